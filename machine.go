@@ -75,6 +75,27 @@ func (c Contacts) Last() time.Time {
 	return last
 }
 
+// MachineTouch is what changed about a machine by its mere contacts, written
+// in batches. A time that is zero or older than the stored one, an empty
+// Version and nil Scenarios leave what is stored.
+type MachineTouch struct {
+	ID        string
+	Seen      Contacts
+	Version   string
+	Scenarios []string
+}
+
+// Claim is a machine's request, made without a key, to be taken over by
+// whoever opens its link first.
+type Claim struct {
+	Hash      []byte // SHA-256 of the code in the link; the code is shown once
+	Machine   string
+	Name      string
+	Tags      []string
+	Overwrite bool // may take the machine out of the organisation that it is in
+	ExpiresAt time.Time
+}
+
 // CanonicalScenarios sorts a declared footprint and drops blanks and repeats;
 // it keeps at most 5,000 names of at most 200 bytes.
 func CanonicalScenarios(in []string) []string {
