@@ -1,7 +1,11 @@
 package wire
 
 import (
-	"time"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
 
 	"muster"
 )
@@ -16,7 +20,7 @@ type Credentials struct {
 type Login struct {
 	MachineID string   `json:"machine_id"`
 	Password  string   `json:"password"`
-	Scenarios []string `json:"scenarios"` // nil when empty, null or absent: says nothing about the footprint
+	Scenarios []string `json:"scenarios"` // empty when null, absent or []: says nothing about the footprint
 }
 
 // Enrol is the body of POST /watchers/enroll.
@@ -35,137 +39,129 @@ func DecodeRegister(body []byte) (Credentials, error) { return decodeObject[Cred
 // DecodeReset reads a password reset.
 func DecodeReset(body []byte) (Credentials, error) { return decodeObject[Credentials](body) }
 
-// DecodeLogin reads a login.
-func DecodeLogin(body []byte) (Login, error) { return decodeObject[Login](body) }
+// DecodeLogin reads a login; empty and null scenarios are dropped.
+func DecodeLogin(body []byte) (Login, error) {
+	login, err := decodeObject[Login](body)
+	login.Scenarios = notEmpty(login.Scenarios)
+	return login, err
+}
 
-// DecodeEnrol reads an enrolment; empty tags are dropped.
-func DecodeEnrol(body []byte) (Enrol, error) { return decodeObject[Enrol](body) }
+// DecodeEnrol reads an enrolment; empty and null tags are dropped.
+func DecodeEnrol(body []byte) (Enrol, error) {
+	enrol, err := decodeObject[Enrol](body)
+	enrol.Tags = notEmpty(enrol.Tags)
+	return enrol, err
+}
 
 // DecodeDecisionsDelete reads the uuids of POST /decisions/delete. Empty and
 // null entries, which engines send for decisions that have no uuid, are
-// dropped. More than maxItems entries are muster.TooLarge.
+// dropped. More than maxItems entries are muster.TooLarge. The result aliases
+// body.
 func DecodeDecisionsDelete(body []byte, maxItems int) ([]string, error) {
-	return nil, muster.Errorf(muster.Invalid, "not yet")
+	var uuids []string
+	_, err := eachItem(body, maxItems, func(s *scanner) {
+		switch s.peek() {
+		case '"':
+			if id := s.text(); id != "" {
+				uuids = append(uuids, id)
+			}
+		case 'n':
+			s.literal("null")
+		default:
+			came := s.came()
+			if s.skip(); s.err == nil {
+				s.err = muster.Errorf(muster.Invalid, "expected an array of decision uuids, got %s in it before byte %d", came, s.pos)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return uuids, nil
 }
 
 // DecodeDecisionsSync counts the items of POST /decisions/sync, whatever they
 // are. More than maxItems items are muster.TooLarge.
 func DecodeDecisionsSync(body []byte, maxItems int) (int, error) {
-	return 0, muster.Errorf(muster.Invalid, "not yet")
+	return eachItem(body, maxItems, (*scanner).skip)
 }
 
-func decodeObject[T any](body []byte) (T, error) {
-	var v T
-	return v, muster.Errorf(muster.Invalid, "not yet")
+// eachItem calls take before each item of the array that body must be; take
+// passes over it.
+func eachItem(body []byte, maxItems int, take func(*scanner)) (n int, err error) {
+	s := &scanner{data: body}
+	if err := s.expectArray(); err != nil {
+		return 0, err
+	}
+	s.enter()
+	for first := true; s.nextItem(first); first = false {
+		if n >= maxItems {
+			return n, tooManyItems(maxItems)
+		}
+		take(s)
+		n++
+	}
+	s.end()
+	return n, s.err
 }
 
-// Metrics is the body of POST /metrics: what an engine consists of.
-type Metrics struct {
-	Version  string // of the engine ("apil_version"), "" from SDKs
-	Machines []MetricsMachine
-	Bouncers []MetricsBouncer
+// notEmpty drops empty strings, which is also what null becomes.
+func notEmpty(in []string) []string {
+	return slices.DeleteFunc(in, func(s string) bool { return s == "" })
 }
 
-// MetricsMachine is a log processor of the sender. Times are zero when never,
-// absent or unreadable.
-type MetricsMachine struct {
-	Name, Version        string
-	LastUpdate, LastPush time.Time
+// decodeObject reads a JSON object into a struct. Null leaves a field at its
+// zero value and unknown fields are ignored, as encoding/json does it.
+func decodeObject[T any](body []byte) (v T, err error) {
+	s := scanner{data: body}
+	if s.peek() != '{' {
+		return v, muster.Errorf(muster.Invalid, "the body must be a JSON object, got %s", s.came())
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		var zero T
+		return zero, explain(err)
+	}
+	return v, nil
 }
 
-// MetricsBouncer is a remediation component of the sender.
-type MetricsBouncer struct {
-	Name     string // "custom_name" on the wire
-	Type     string // "name" on the wire
-	Version  string
-	LastPull time.Time
+// explain turns an error of encoding/json into one for the client, without the
+// values that it may quote.
+func explain(err error) error {
+	var wrong *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &wrong):
+		came, _, _ := strings.Cut(wrong.Value, " ") // "number 1.5"
+		return muster.Errorf(muster.Invalid, "field %s: expected %s, got %s", wrong.Field, jsonType(wrong.Type), article(came))
+	case errors.As(err, &syntax):
+		return muster.Errorf(muster.Invalid, "malformed JSON at byte %d: %s", syntax.Offset, syntax.Error())
+	}
+	return muster.Errorf(muster.Invalid, "malformed JSON")
 }
 
-// DecodeMetrics reads a metrics report.
-func DecodeMetrics(body []byte) (Metrics, error) {
-	return Metrics{}, muster.Errorf(muster.Invalid, "not yet")
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map, reflect.Pointer:
+		return "an object"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	default:
+		return "a whole number"
+	}
 }
 
-// UsageMetrics is the body of POST /usage-metrics. LAPI is nil when log
-// processors or bouncers report to a LAPI; lists are nil when null.
-type UsageMetrics struct {
-	LAPI                  *UsageLAPI
-	LogProcessors         []UsageLogProcessor
-	RemediationComponents []UsageRemediation
-}
-
-// UsageComponent is what every reporting component says.
-type UsageComponent struct {
-	Version      string
-	OS           UsageOS
-	FeatureFlags []string
-	StartedAt    time.Time // zero when null or absent
-	Metrics      []UsageWindow
-}
-
-// UsageOS is the operating system of a component.
-type UsageOS struct {
-	Name    string `json:"name"`
-	Version string `json:"version"`
-	Family  string `json:"family"`
-}
-
-// UsageWindow holds the counters of one reporting window that ended at At.
-type UsageWindow struct {
-	At     time.Time
-	Length time.Duration
-	Items  []UsageItem
-}
-
-// UsageItem is one counter.
-type UsageItem struct {
-	Name   string            `json:"name"`
-	Unit   string            `json:"unit"`
-	Value  float64           `json:"value"`
-	Labels map[string]string `json:"labels"`
-}
-
-// UsageLAPI is the engine's local API.
-type UsageLAPI struct {
-	UsageComponent
-	ConsoleOptions []string
-}
-
-// UsageLogProcessor is a log processor as its LAPI relays it.
-type UsageLogProcessor struct {
-	UsageComponent
-	Name                 string
-	LastPush, LastUpdate time.Time
-	Datasources          map[string]int64     // type to count
-	HubItems             map[string][]HubItem // by kind: "scenarios", "parsers", …
-}
-
-// HubItem is an installed hub item.
-type HubItem struct {
-	Name    string `json:"name"`
-	Version string `json:"version"`
-	Status  string `json:"status"` // "official", "custom" or "tainted"
-}
-
-// UsageRemediation is a bouncer.
-type UsageRemediation struct {
-	UsageComponent
-	Name     string
-	Type     string
-	LastPull time.Time // zero when never
-}
-
-// DecodeUsageMetrics reads a usage report.
-func DecodeUsageMetrics(body []byte) (UsageMetrics, error) {
-	return UsageMetrics{}, muster.Errorf(muster.Invalid, "not yet")
-}
-
-// ParseTime reads a time as clients write it.
-func ParseTime(s string) (time.Time, error) {
-	return time.Time{}, muster.Errorf(muster.Invalid, "not yet")
-}
-
-// ParseDuration reads a duration as people configure it.
-func ParseDuration(s string) (time.Duration, error) {
-	return 0, muster.Errorf(muster.Invalid, "not yet")
+func article(jsonType string) string {
+	switch jsonType {
+	case "object", "array":
+		return "an " + jsonType
+	case "bool":
+		return "a boolean"
+	}
+	return "a " + jsonType
 }

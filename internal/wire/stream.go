@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"net/url"
+	"strings"
 	"time"
 
 	"muster"
@@ -9,8 +11,8 @@ import (
 // Stream is the content of one answer to GET /decisions/stream.
 type Stream struct {
 	New     []Group
-	Deleted []DeletedGroup
-	Links   Links // v3 only
+	Deleted []DeletedGroup // keep short: an engine runs one query per value
+	Links   Links          // v3 only
 }
 
 // Group is the new decisions of one scenario and scope. Engines make bans of
@@ -21,21 +23,20 @@ type Group struct {
 	Decisions []Entry
 }
 
-// Entry is one new decision; Duration is written in whole seconds.
+// Entry is one new decision; Duration is cut to whole seconds.
 type Entry struct {
 	Value
 	Duration time.Duration
 }
 
-// Value is what a decision is about: Source for the scopes ip and range, Text
-// for others. Under ip and range a Text that is an address or a range serves
-// too when Source is zero.
+// Value is what a decision is about: Source under the scopes ip and range, or
+// Text that parses as one when Source is zero; Text under all other scopes.
 type Value struct {
 	Source muster.Source
 	Text   string
 }
 
-// DeletedGroup is values of one scope to be unbanned.
+// DeletedGroup is values of one scope that are to be unbanned.
 type DeletedGroup struct {
 	Scope  string
 	Values []Value
@@ -53,7 +54,7 @@ type BlocklistLink struct {
 	URL         string // absolute http or https, carries its own authorisation
 	Remediation string // "ban", "captcha", …
 	Scope       string
-	Duration    time.Duration
+	Duration    time.Duration // cut to whole seconds
 }
 
 // AllowlistLink is a list that exempts; every field but Description is
@@ -71,12 +72,255 @@ type AllowlistLink struct {
 //
 // It is also the outbound guard, as is AppendStreamV2: whatever is known to
 // crash an engine or make it reject a whole list is left out and counted in
-// dropped: values that are no address under ip and range, empty scenarios,
+// dropped: values that are no address under ip and range, blank scenarios,
 // scopes and values, durations under a second, links with a field missing;
 // empty groups are left out uncounted. One crash it cannot see: a list whose
 // every value is allowlisted on the engine.
-func AppendStreamV3(b []byte, s Stream) (out []byte, dropped int) { return b, 0 }
+func AppendStreamV3(b []byte, s Stream) (out []byte, dropped int) {
+	var n int
+	b = append(b, `{"new":[`...)
+	for i := range s.New {
+		b, n = appendGroup(b, &s.New[i])
+		dropped += n
+	}
+	b = append(b, `],"deleted":[`...)
+	for i := range s.Deleted {
+		b, n = appendDeletedGroup(b, &s.Deleted[i])
+		dropped += n
+	}
+	b = append(b, `],"links":{"blocklists":[`...)
+	for i := range s.Links.Blocklists {
+		if l := &s.Links.Blocklists[i]; l.check() == nil {
+			b = l.append(comma(b))
+		} else {
+			dropped++
+		}
+	}
+	b = append(b, `],"allowlists":[`...)
+	for i := range s.Links.Allowlists {
+		if l := &s.Links.Allowlists[i]; l.check() == nil {
+			b = l.append(comma(b))
+		} else {
+			dropped++
+		}
+	}
+	return append(b, `]}}`...), dropped
+}
+
+// comma appends a comma unless b ends where an array has just begun.
+func comma(b []byte) []byte {
+	if b[len(b)-1] == '[' {
+		return b
+	}
+	return append(b, ',')
+}
+
+func appendGroup(b []byte, g *Group) (out []byte, dropped int) {
+	if isBlank(g.Scenario) || isBlank(g.Scope) {
+		return b, len(g.Decisions)
+	}
+	before := len(b)
+	b = append(comma(b), `{"scenario":`...)
+	b = appendString(b, g.Scenario)
+	b = append(b, `,"scope":`...)
+	b = appendString(b, g.Scope)
+	b = append(b, `,"decisions":[`...)
+	begin := len(b)
+	address := isAddressScope(g.Scope)
+	for i := range g.Decisions {
+		e, end := &g.Decisions[i], len(b)
+		b = append(comma(b), `{"value":`...)
+		var ok bool
+		if b, ok = e.Value.append(b, address); !ok || e.Duration < time.Second {
+			b = b[:end]
+			dropped++
+			continue
+		}
+		b = append(b, `,"duration":`...)
+		b = appendDuration(b, e.Duration)
+		b = append(b, '}')
+	}
+	if len(b) == begin {
+		return b[:before], dropped
+	}
+	return append(b, `]}`...), dropped
+}
+
+func appendDeletedGroup(b []byte, g *DeletedGroup) (out []byte, dropped int) {
+	if isBlank(g.Scope) {
+		return b, len(g.Values)
+	}
+	before := len(b)
+	b = append(comma(b), `{"scope":`...)
+	b = appendString(b, g.Scope)
+	b = append(b, `,"decisions":[`...)
+	begin := len(b)
+	address := isAddressScope(g.Scope)
+	for i := range g.Values {
+		end := len(b)
+		var ok bool
+		if b, ok = g.Values[i].append(comma(b), address); !ok {
+			b = b[:end]
+			dropped++
+		}
+	}
+	if len(b) == begin {
+		return b[:before], dropped
+	}
+	return append(b, `]}`...), dropped
+}
 
 // AppendStreamV2 appends the flat form of v2 (engines up to 1.4.6), which has
-// no links: Links is ignored.
-func AppendStreamV2(b []byte, s Stream) (out []byte, dropped int) { return b, 0 }
+// no links: s.Links is ignored. See AppendStreamV3 for what is dropped.
+func AppendStreamV2(b []byte, s Stream) (out []byte, dropped int) {
+	b = append(b, `{"new":[`...)
+	for i := range s.New {
+		g := &s.New[i]
+		for j := range g.Decisions {
+			e := &g.Decisions[j]
+			var ok bool
+			if b, ok = appendFlat(b, g.Scenario, g.Scope, e.Duration, e.Value); !ok {
+				dropped++
+			}
+		}
+	}
+	b = append(b, `],"deleted":[`...)
+	for i := range s.Deleted {
+		g := &s.Deleted[i]
+		for j := range g.Values {
+			// Engines match on origin, type, scope and value; the other two
+			// fields only have to be there.
+			var ok bool
+			if b, ok = appendFlat(b, "deleted", g.Scope, time.Second, g.Values[j]); !ok {
+				dropped++
+			}
+		}
+	}
+	return append(b, `]}`...), dropped
+}
+
+// appendFlat appends one v2 decision, all six fields of which are dereferenced
+// unchecked by engines.
+func appendFlat(b []byte, scenario, scope string, d time.Duration, v Value) ([]byte, bool) {
+	if isBlank(scenario) || isBlank(scope) || d < time.Second {
+		return b, false
+	}
+	end := len(b)
+	b = append(comma(b), `{"duration":`...)
+	b = appendDuration(b, d)
+	b = append(b, `,"origin":"CAPI","scenario":`...)
+	b = appendString(b, scenario)
+	b = append(b, `,"scope":`...)
+	b = appendString(b, scope)
+	b = append(b, `,"type":"ban","value":`...)
+	b, ok := v.append(b, isAddressScope(scope))
+	if !ok {
+		return b[:end], false
+	}
+	return append(b, '}'), true
+}
+
+// append appends the value as a JSON string; false means that it must not be
+// sent. address says that the scope is ip or range.
+func (v *Value) append(b []byte, address bool) ([]byte, bool) {
+	if !address {
+		return appendString(b, v.Text), !isBlank(v.Text)
+	}
+	src := v.Source
+	if !src.IsValid() {
+		var err error
+		if src, err = muster.ParseSource(v.Text); err != nil {
+			return b, false
+		}
+	}
+	b = append(b, '"')
+	if src.IsRange() {
+		b = src.Prefix().AppendTo(b)
+	} else {
+		b = src.Addr().AppendTo(b)
+	}
+	return append(b, '"'), true
+}
+
+func isAddressScope(scope string) bool {
+	return strings.EqualFold(scope, "ip") || strings.EqualFold(scope, "range")
+}
+
+func isBlank(s string) bool { return strings.TrimSpace(s) == "" }
+
+// check says which field keeps engines from taking the link.
+func (l *BlocklistLink) check() error {
+	switch {
+	case isBlank(l.Name):
+		return missing("blocklist name")
+	case isBlank(l.Remediation):
+		return missing("blocklist remediation")
+	case isBlank(l.Scope):
+		return missing("blocklist scope")
+	case l.Duration < time.Second:
+		return muster.Errorf(muster.Invalid, "blocklist duration is %s: expected a second or more", l.Duration)
+	}
+	return checkURL("blocklist", l.URL)
+}
+
+func (l *BlocklistLink) append(b []byte) []byte {
+	b = append(b, `{"name":`...)
+	b = appendString(b, l.Name)
+	b = append(b, `,"url":`...)
+	b = appendString(b, l.URL)
+	b = append(b, `,"remediation":`...)
+	b = appendString(b, l.Remediation)
+	b = append(b, `,"scope":`...)
+	b = appendString(b, l.Scope)
+	b = append(b, `,"duration":`...)
+	b = appendDuration(b, l.Duration)
+	return append(b, '}')
+}
+
+// check says which field keeps engines from taking the link.
+func (l *AllowlistLink) check() error {
+	switch {
+	case isBlank(l.ID):
+		return missing("allowlist id")
+	case isBlank(l.Name):
+		return missing("allowlist name")
+	case l.CreatedAt.IsZero():
+		return missing("allowlist created_at")
+	case l.UpdatedAt.IsZero():
+		return missing("allowlist updated_at")
+	}
+	return checkURL("allowlist", l.URL)
+}
+
+func (l *AllowlistLink) append(b []byte) []byte {
+	description := l.Description
+	if description == "" {
+		description = l.Name
+	}
+	b = append(b, `{"id":`...)
+	b = appendString(b, l.ID)
+	b = append(b, `,"name":`...)
+	b = appendString(b, l.Name)
+	b = append(b, `,"description":`...)
+	b = appendString(b, description)
+	b = append(b, `,"url":`...)
+	b = appendString(b, l.URL)
+	b = append(b, `,"created_at":`...)
+	b = appendTime(b, l.CreatedAt)
+	b = append(b, `,"updated_at":`...)
+	b = appendTime(b, l.UpdatedAt)
+	return append(b, '}')
+}
+
+func missing(field string) error {
+	return muster.Errorf(muster.Invalid, "%s is empty: engines crash without it", field)
+}
+
+// checkURL does not quote the URL, which carries an authorisation.
+func checkURL(of, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return muster.Errorf(muster.Invalid, "%s url is not an absolute http or https URL", of)
+	}
+	return nil
+}
