@@ -202,6 +202,9 @@ func Extend(w http.ResponseWriter, now time.Time, d time.Duration) {
 	setDeadlines(w, time.Time{}, now.Add(d))
 }
 
+// untimed lifts both deadlines of a request.
+func untimed(w http.ResponseWriter) { setDeadlines(w, time.Time{}, time.Time{}) }
+
 // setDeadlines does nothing for a writer without a connection (a test's).
 // Every request sets both, because net/http leaves the write deadline of one
 // request in force for the next one of its connection.

@@ -1,0 +1,202 @@
+package roles
+
+import (
+	"time"
+
+	"muster"
+)
+
+// Config is everything that can be set. The comment of each field is its
+// documentation: `muster config defaults` and docs/configuration.md are made
+// from it, so it is written for operators and names the unit. Tags: yaml is the
+// key; range bounds the value; oneof lists the allowed words; secret:"url" has
+// the password in a URL hidden wherever the value is shown.
+//
+// LoadConfig returns a valid Config; DefaultConfig returns the defaults.
+type Config struct {
+	// Directory for everything that Muster keeps: database, stream, keys, admin
+	// socket. Created when absent, readable by its owner only.
+	DataDir string `yaml:"data_dir"`
+	// Address and port that engines and people connect to. Use 0.0.0.0:8600 or
+	// [::]:8600 to listen on every address of the machine.
+	Listen string `yaml:"listen"`
+	// URL under which engines and people reach Muster, when that is not
+	// http://<listen>/: behind a reverse proxy, for instance. May have a path, as in
+	// https://example.org/muster/.
+	PublicURL string `yaml:"public_url"`
+	// Database. Empty means sqlite:<data_dir>/muster.db; sqlite:<path> puts the file
+	// elsewhere. It must be on a local disk.
+	Database string `yaml:"database" secret:"url"`
+	// Stream of signals. Empty means the one embedded in this process, the only one
+	// that this release has.
+	Bus string `yaml:"bus" secret:"url"`
+	// How long a stop waits for requests that are being served, before it cuts them.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" range:"1s..10m"`
+	// Who may register a machine: everyone (open), those who show an enrolment key
+	// (key), nobody (closed). A machine that is registered but not enrolled can pull,
+	// and counts nowhere.
+	Registration string `yaml:"registration" oneof:"open key closed"`
+
+	// What is logged, to standard error.
+	Log LogConfig `yaml:"log"`
+	// Prometheus metrics, on a listener of their own.
+	Metrics MetricsConfig `yaml:"metrics"`
+	// OpenTelemetry traces.
+	Traces TracesConfig `yaml:"traces"`
+	// Tokens that machines get at login.
+	Tokens TokensConfig `yaml:"tokens"`
+	// Bounds on requests. What is over them is refused with a 4xx or 503 that says
+	// which of these to turn.
+	Limits LimitsConfig `yaml:"limits"`
+	// How signals are taken in.
+	Ingest IngestConfig `yaml:"ingest"`
+	// How much of the stream is kept for replay. It must cover the longest time for
+	// which judging may stand still.
+	Stream StreamConfig `yaml:"stream"`
+	// How long data is kept.
+	Retention RetentionConfig `yaml:"retention"`
+	// When an address is published to everybody.
+	Publish PublishConfig `yaml:"publish"`
+	// The CrowdSec hub.
+	Hub HubConfig `yaml:"hub"`
+	// Orders to machines (PAPI).
+	Orders OrdersConfig `yaml:"orders"`
+}
+
+// LogConfig is the section log.
+type LogConfig struct {
+	// Least level that is logged. Every request is one line at debug; refused ones
+	// are logged at info, failed ones at warn.
+	Level string `yaml:"level" oneof:"debug info warn error"`
+	// Form of the lines; auto is text on a terminal and JSON otherwise.
+	Format string `yaml:"format" oneof:"auto text json"`
+}
+
+// MetricsConfig is the section metrics.
+type MetricsConfig struct {
+	// Address and port of /metrics, also of Go's profiles under /debug/pprof/. Empty
+	// turns it off. It has no access control: keep it on a private address.
+	Listen string `yaml:"listen"`
+}
+
+// TracesConfig is the section traces.
+type TracesConfig struct {
+	// URL of an OTLP/HTTP collector, such as http://localhost:4318. Empty means the
+	// standard variable OTEL_EXPORTER_OTLP_ENDPOINT, and without that no traces.
+	Endpoint string `yaml:"endpoint" secret:"url"`
+	// Share of requests that are traced.
+	Sample float64 `yaml:"sample" range:"0..1"`
+}
+
+// TokensConfig is the section tokens.
+type TokensConfig struct {
+	// How long a token is valid, on average. Engines log in again by themselves.
+	Lifetime time.Duration `yaml:"lifetime" range:"5m..30d"`
+	// Lifetimes vary by up to this share in both directions, so that engines do not
+	// all log in at the same time.
+	Spread float64 `yaml:"spread" range:"0..0.5"`
+}
+
+// LimitsConfig is the section limits.
+type LimitsConfig struct {
+	// Largest request body as sent, compressed or not.
+	Body Size `yaml:"body" range:"64KiB..1GiB"`
+	// Largest request body after decompression.
+	Decoded Size `yaml:"decoded" range:"64KiB..1GiB"`
+	// Most signals in one request.
+	Signals int `yaml:"signals" range:"1..1000000"`
+	// Memory for all request bodies that are being decoded at one time; more wait, or
+	// are told to come back. It must hold at least one body of limits.decoded.
+	InFlight Size `yaml:"inflight" range:"1MiB..64GiB"`
+	// How long a request may take to be read and answered, long polls aside.
+	RequestTimeout time.Duration `yaml:"request_timeout" range:"1s..10m"`
+	// Longest wait of a long poll; engines ask for their own, up to this.
+	Poll time.Duration `yaml:"poll" range:"1s..5m"`
+	// Most long polls that wait at one time. Each holds a connection, so the limit of
+	// open files must allow as many.
+	Polls int `yaml:"polls" range:"1..1000000"`
+}
+
+// IngestConfig is the section ingest.
+type IngestConfig struct {
+	// Signals about something older than this are refused, one by one.
+	MaxAge time.Duration `yaml:"max_age" range:"1m..30d"`
+	// Signals about something further in the future than this are refused: the clock
+	// of the machine is wrong. Those within it are taken as of now.
+	MaxFuture time.Duration `yaml:"max_future" range:"0s..24h"`
+	// How long the first batch waits for others to share its write to disk. Longer
+	// means fewer writes and slower answers.
+	Linger time.Duration `yaml:"linger" range:"0s..1s"`
+	// Memory for signals that wait for the disk; when full, requests are answered 503
+	// with a time to come back.
+	Queue Size `yaml:"queue" range:"1MiB..16GiB"`
+}
+
+// StreamConfig is the section stream.
+type StreamConfig struct {
+	// Age at which signals leave the stream.
+	MaxAge time.Duration `yaml:"max_age" range:"1h..90d"`
+	// Size on disk at which the stream takes no more, until old signals leave it.
+	MaxBytes Size `yaml:"max_bytes" range:"64MiB..16TiB"`
+}
+
+// RetentionConfig is the section retention.
+type RetentionConfig struct {
+	// How long the alerts of an organisation are kept for it. Whole days.
+	Alerts time.Duration `yaml:"alerts" range:"1d..3650d"`
+}
+
+// PublishConfig is the section publish.
+type PublishConfig struct {
+	// Distinct machines that must report an address within publish.window.
+	Watchers int `yaml:"watchers" range:"1..1000"`
+	// Distinct organisations that these machines must belong to.
+	Organisations int `yaml:"organisations" range:"1..1000"`
+	// Time within which the reports must come.
+	Window time.Duration `yaml:"window" range:"1m..30d"`
+	// How long after the last report an address stays published.
+	Expiry time.Duration `yaml:"expiry" range:"1h..30d"`
+	// Addresses and ranges that are never published, whoever reports them. Private
+	// and reserved addresses never are, listed here or not.
+	Allowlist []muster.Source `yaml:"allowlist"`
+}
+
+// HubConfig is the section hub.
+type HubConfig struct {
+	// Path of a hub's .index.json. With it, a report counts for the network only when
+	// its scenario is the hub's, unmodified, by hash; without it, the engine's own
+	// word for that is taken.
+	Index string `yaml:"index"`
+}
+
+// OrdersConfig is the section orders.
+type OrdersConfig struct {
+	// How long an order waits for a machine to fetch it.
+	Keep time.Duration `yaml:"keep" range:"1m..30d"`
+}
+
+// DefaultConfig returns the configuration without file, environment and flags.
+func DefaultConfig() *Config {
+	const day = 24 * time.Hour
+	return &Config{
+		DataDir:         "./muster-data",
+		Listen:          "127.0.0.1:8600",
+		ShutdownTimeout: 20 * time.Second,
+		Registration:    "open",
+		Log:             LogConfig{Level: "info", Format: "auto"},
+		Metrics:         MetricsConfig{Listen: "127.0.0.1:8609"},
+		Traces:          TracesConfig{Sample: 1},
+		Tokens:          TokensConfig{Lifetime: 12 * time.Hour, Spread: 0.25},
+		Limits: LimitsConfig{
+			Body: 16 * MiB, Decoded: 16 * MiB, Signals: 10_000, InFlight: 256 * MiB,
+			RequestTimeout: 30 * time.Second, Poll: time.Minute, Polls: 50_000,
+		},
+		Ingest: IngestConfig{
+			MaxAge: 3 * day, MaxFuture: 10 * time.Minute, Linger: 2 * time.Millisecond, Queue: 64 * MiB,
+		},
+		Stream:    StreamConfig{MaxAge: 3 * day, MaxBytes: 8 * GiB},
+		Retention: RetentionConfig{Alerts: 30 * day},
+		Publish:   PublishConfig{Watchers: 3, Organisations: 2, Window: day, Expiry: 3 * day},
+		Orders:    OrdersConfig{Keep: day},
+	}
+}
