@@ -1,0 +1,122 @@
+package testkit
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Muster is `muster serve` as a process, with a data directory of its own.
+type Muster struct {
+	URL     string
+	Metrics string // URL of its Prometheus metrics
+	DataDir string
+
+	bin     string
+	env     []string
+	listen  string
+	process *Process
+}
+
+// NewMuster makes a Muster that is not running yet. env are settings like
+// MUSTER_SECTION__KEY=value.
+func NewMuster(t testing.TB, env ...string) *Muster {
+	t.Helper()
+	listen, metrics := FreeAddr(t), FreeAddr(t)
+	return &Muster{
+		URL: "http://" + listen, Metrics: "http://" + metrics + "/metrics", DataDir: t.TempDir(),
+		bin: MusterBinary(t), listen: listen,
+		env: environment(append([]string{"MUSTER_METRICS__LISTEN=" + metrics}, env...)...),
+	}
+}
+
+// Start starts the server and waits until it is ready.
+func (m *Muster) Start(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(m.bin, "serve", "--data-dir", m.DataDir, "--listen", m.listen)
+	cmd.Env = m.env
+	m.process = StartProcess(t, "muster", cmd)
+	client := &http.Client{Timeout: 2 * time.Second}
+	defer client.CloseIdleConnections()
+	Eventually(t, 30*time.Second, "muster is ready", func() string {
+		if how := m.process.Exited(); how != "" {
+			t.Fatalf("muster %s", how)
+		}
+		resp, err := client.Get(m.URL + "/readyz")
+		if err != nil {
+			return err.Error()
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return resp.Status
+		}
+		return ""
+	})
+}
+
+// Stop ends the server and waits for it.
+func (m *Muster) Stop(t testing.TB) {
+	t.Helper()
+	m.process.Stop(t)
+}
+
+// Kill ends the server at once, as a power cut would.
+func (m *Muster) Kill() { m.process.Kill() }
+
+// PID returns the server's process id.
+func (m *Muster) PID() int { return m.process.PID() }
+
+// Run runs another muster command and returns its stdout; a failure fails the
+// test.
+func (m *Muster) Run(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := m.TryRun(t, nil, args...)
+	if err != nil {
+		t.Fatalf("muster %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// TryRun is Run for a command that may fail, with more environment.
+func (m *Muster) TryRun(t testing.TB, env []string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(m.bin, args...)
+	cmd.Env = append(m.env[:len(m.env):len(m.env)], env...)
+	return runLogged(t, "muster", cmd)
+}
+
+// Admin runs a command that speaks to the server through its data directory.
+func (m *Muster) Admin(t testing.TB, args ...string) string {
+	t.Helper()
+	return m.Run(t, append(args, "--data-dir", m.DataDir)...)
+}
+
+// EnrolmentKey makes a key whose machines need no acceptance.
+func (m *Muster) EnrolmentKey(t testing.TB) string {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(m.Admin(t, "admin", "key", "create", "--accept")), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+// Join connects an engine with `muster join`; more are further flags.
+func (m *Muster) Join(t testing.TB, e *Engine, more ...string) string {
+	t.Helper()
+	var env []string
+	if e.Bin != "" {
+		env = append(env, "PATH="+e.Bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+		for _, kv := range e.env {
+			if strings.HasPrefix(kv, "LD_LIBRARY_PATH=") {
+				env = append(env, kv)
+			}
+		}
+	}
+	args := append([]string{"join", m.URL, "--crowdsec-config", e.Config, "--name", e.Name}, more...)
+	out, err := m.TryRun(t, env, args...)
+	if err != nil {
+		t.Fatalf("muster join of %s: %v", e.Name, err)
+	}
+	return out
+}
