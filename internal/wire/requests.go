@@ -131,8 +131,9 @@ func explain(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &wrong):
-		came, _, _ := strings.Cut(wrong.Value, " ") // "number 1.5"
-		return muster.Errorf(muster.Invalid, "field %s: expected %s, got %s", wrong.Field, jsonType(wrong.Type), article(came))
+		came, _, _ := strings.Cut(wrong.Value, " ")                     // "number 1.5"
+		field := strings.ReplaceAll(wrong.Field, "UsageComponent.", "") // embedded: not on the wire
+		return muster.Errorf(muster.Invalid, "field %s: expected %s, got %s", field, jsonType(wrong.Type), article(came))
 	case errors.As(err, &syntax):
 		return muster.Errorf(muster.Invalid, "malformed JSON at byte %d: %s", syntax.Offset, syntax.Error())
 	}
