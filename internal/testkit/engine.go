@@ -21,7 +21,8 @@ type Engine struct {
 	Config string // its config.yaml
 	Bin    string // folder of its cscli, for the PATH of muster join
 
-	lapi     string // its local API's URL
+	owner    testing.TB // the test that it lives as long as
+	lapi     string     // its local API's URL
 	crowdsec string
 	cscli    string
 	env      []string
@@ -121,7 +122,7 @@ func (c Crowdsec) layOut(t testing.TB, name string) *Engine {
 	t.Helper()
 	dir := t.TempDir()
 	e := &Engine{
-		Name: name, Dir: dir, Config: filepath.Join(dir, "config.yaml"),
+		owner: t, Name: name, Dir: dir, Config: filepath.Join(dir, "config.yaml"),
 		env: environment(c.Guard.environment()...),
 	}
 	for _, sub := range []string{
@@ -244,12 +245,13 @@ func (e *Engine) cscliCommand(args ...string) *exec.Cmd {
 }
 
 // Start starts the engine and waits until its local API answers and it follows
-// its logs: it reads only what is written after that.
+// its logs: it reads only what is written after that. It runs until Stop or the
+// end of the test that it was made with.
 func (e *Engine) Start(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(e.crowdsec, "-c", e.Config)
 	cmd.Dir, cmd.Env = e.Dir, e.env
-	e.process = StartProcess(t, e.Name, cmd)
+	e.process = StartProcess(e.owner, e.Name, cmd)
 	client := &http.Client{Timeout: 2 * time.Second}
 	defer client.CloseIdleConnections()
 	Eventually(t, 60*time.Second, e.Name+" is up", func() string {

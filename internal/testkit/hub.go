@@ -17,7 +17,7 @@ import (
 // wants it.
 type Hub struct {
 	Template string // for cscli.__hub_url_template__
-	dir      string
+	Index    string // path of its .index.json
 }
 
 // StartHub unpacks and serves the hub for the length of the test.
@@ -29,7 +29,7 @@ func StartHub(t testing.TB) *Hub {
 	}
 	srv := httptest.NewServer(http.StripPrefix("/hub/master/", http.FileServer(http.Dir(dir))))
 	t.Cleanup(srv.Close)
-	return &Hub{Template: srv.URL + "/hub/%s/%s", dir: dir}
+	return &Hub{Template: srv.URL + "/hub/%s/%s", Index: filepath.Join(dir, ".index.json")}
 }
 
 func unpack(archive, dir string) error {

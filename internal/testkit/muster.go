@@ -1,6 +1,8 @@
 package testkit
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ type Muster struct {
 	Metrics string // URL of its Prometheus metrics
 	DataDir string
 
+	owner   testing.TB // the test that it lives as long as
 	bin     string
 	env     []string
 	listen  string
@@ -28,17 +31,18 @@ func NewMuster(t testing.TB, env ...string) *Muster {
 	listen, metrics := FreeAddr(t), FreeAddr(t)
 	return &Muster{
 		URL: "http://" + listen, Metrics: "http://" + metrics + "/metrics", DataDir: t.TempDir(),
-		bin: MusterBinary(t), listen: listen,
+		owner: t, bin: MusterBinary(t), listen: listen,
 		env: environment(append([]string{"MUSTER_METRICS__LISTEN=" + metrics}, env...)...),
 	}
 }
 
-// Start starts the server and waits until it is ready.
+// Start starts the server and waits until it is ready. It runs until Stop or
+// the end of the test that NewMuster was called with.
 func (m *Muster) Start(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(m.bin, "serve", "--data-dir", m.DataDir, "--listen", m.listen)
 	cmd.Env = m.env
-	m.process = StartProcess(t, "muster", cmd)
+	m.process = StartProcess(m.owner, "muster", cmd)
 	client := &http.Client{Timeout: 2 * time.Second}
 	defer client.CloseIdleConnections()
 	Eventually(t, 30*time.Second, "muster is ready", func() string {
@@ -94,10 +98,40 @@ func (m *Muster) Admin(t testing.TB, args ...string) string {
 	return m.Run(t, append(args, "--data-dir", m.DataDir)...)
 }
 
-// EnrolmentKey makes a key whose machines need no acceptance.
-func (m *Muster) EnrolmentKey(t testing.TB) string {
+// Query runs a command that speaks to the server, with --json, and decodes what
+// it prints into out. Tests poll with it, so only a failure is logged.
+func (m *Muster) Query(t testing.TB, out any, args ...string) {
 	t.Helper()
-	lines := strings.Split(strings.TrimSpace(m.Admin(t, "admin", "key", "create", "--accept")), "\n")
+	cmd := exec.Command(m.bin, append(args, "--json", "--data-dir", m.DataDir)...)
+	cmd.Env = m.env
+	text, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(text, out)
+	}
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			text = exit.Stderr
+		}
+		t.Fatalf("muster %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+}
+
+// Organisation makes an organisation and returns its id.
+func (m *Muster) Organisation(t testing.TB, name string) string {
+	t.Helper()
+	return lastLine(m.Admin(t, "admin", "org", "create", name))
+}
+
+// EnrolmentKey makes a key for an organisation whose machines need no
+// acceptance.
+func (m *Muster) EnrolmentKey(t testing.TB, organisation string) string {
+	t.Helper()
+	return lastLine(m.Admin(t, "admin", "key", "create", "--accept", "--org", organisation))
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
