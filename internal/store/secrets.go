@@ -1,0 +1,39 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+// Secret returns the value stored under name, such as a signing key, or an
+// error of code NotFound.
+func (db *DB) Secret(ctx context.Context, name string) ([]byte, error) {
+	return secret(ctx, db.reader, name)
+}
+
+// EnsureSecret stores value under name unless something is there already, and
+// returns what is there: of many processes that start at once, all get the same.
+func (db *DB) EnsureSecret(ctx context.Context, name string, value []byte) ([]byte, error) {
+	var current []byte
+	err := db.write(ctx, func(tx *writer) error {
+		_, err := tx.exec(`INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`, name, blob(value))
+		if err != nil {
+			return err
+		}
+		current, err = secret(ctx, tx, name)
+		return err
+	})
+	return current, err
+}
+
+// PutSecret stores value under name, in place of what was there.
+func (db *DB) PutSecret(ctx context.Context, name string, value []byte) error {
+	return db.write(ctx, func(tx *writer) error {
+		_, err := tx.exec(`INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, blob(value))
+		return err
+	})
+}
+
+func secret(ctx context.Context, q queryer, name string) ([]byte, error) {
+	return one(ctx, q, fmt.Sprintf("secret %q", name), scalar[[]byte], `SELECT value FROM secrets WHERE name = ?`, name)
+}

@@ -1,0 +1,232 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"muster"
+)
+
+// ErrFenced means that somebody else moved a partition's position: this process
+// does not own the partition, must drop what it folded and read anew.
+var ErrFenced = errors.New("store: another process moved the partition's position")
+
+// Tally runs fn in one write transaction: everything that fn did is on disk
+// when Tally returns nil, and nothing of it otherwise. It waits for its turn
+// until ctx ends and then runs to its end. Transactions of a few thousand
+// signals are best; those of one partition touch fewer pages than those of many.
+func (db *DB) Tally(ctx context.Context, fn func(tx *TallyTx) error) error {
+	return db.write(ctx, func(tx *writer) error { return fn(&TallyTx{tx}) })
+}
+
+// TallyTx is the transaction inside Tally, and of no use after it. After an
+// error of any method, fn must return that error.
+type TallyTx struct {
+	tx *writer
+}
+
+// InsertAlerts stores signals as alerts; parts says the partition of each. It
+// tells which of them were new: a signal whose (partition, id) is stored
+// already, or came earlier in the same call, is not.
+func (t *TallyTx) InsertAlerts(parts []uint8, signals []*muster.Signal) (fresh []bool, err error) {
+	if len(parts) != len(signals) {
+		return nil, fmt.Errorf("store: %d partitions for %d signals", len(parts), len(signals))
+	}
+	// In the order of the index, so that pages of it that get several new
+	// entries are visited once.
+	order := make([]int, len(signals))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(parts[a], parts[b]), slices.Compare(signals[a].ID[:], signals[b].ID[:]), cmp.Compare(a, b))
+	})
+	fresh = make([]bool, len(signals))
+	source := make([]byte, 0, muster.SourceSize)
+	err = t.tx.many(insertAlert, len(signals), func(i int, args row) {
+		s := signals[order[i]]
+		source = s.Source.AppendBinary(source[:0])
+		args.set(int64(parts[order[i]]), s.ID[:], micros(s.At), micros(s.Received), s.Organisation, s.Machine,
+			source, s.Scope, s.Value, s.Scenario, s.ScenarioHash, s.Version, int64(s.Trust), s.Kind,
+			s.Country, int64(s.ASN), s.ASName, int64(s.Flags), blob(s.Detail))
+	}, func(i int, changed int64) {
+		fresh[order[i]] = changed == 1
+	})
+	return fresh, err
+}
+
+// Evidence is what consensus holds about one source, in a form that the store
+// does not look into.
+type Evidence struct {
+	Part   uint8
+	Source muster.Source
+	Last   time.Time // of its last report
+	Data   []byte
+}
+
+// PutEvidence stores evidence in place of what was there for (Part, Source).
+func (t *TallyTx) PutEvidence(evidence []Evidence) error {
+	source := make([]byte, 0, muster.SourceSize)
+	return t.tx.many(`INSERT INTO evidence (part, source, last_at, data) VALUES (?, ?, ?, ?)
+		ON CONFLICT (part, source) DO UPDATE SET last_at = excluded.last_at, data = excluded.data`,
+		len(evidence), func(i int, args row) {
+			e := &evidence[i]
+			source = e.Source.AppendBinary(source[:0])
+			args.set(int64(e.Part), source, micros(e.Last), blob(e.Data))
+		}, nil)
+}
+
+// DeleteEvidence forgets evidence; what is not there is passed over.
+func (t *TallyTx) DeleteEvidence(part uint8, sources []muster.Source) error {
+	return t.tx.many(`DELETE FROM evidence WHERE part = ? AND source = ?`, len(sources), func(i int, args row) {
+		args.set(int64(part), sourceKey(sources[i]))
+	}, nil)
+}
+
+// PutVerdicts stores verdicts in place of those for the same partition,
+// audience and source; parts says the partition of each, which must be the same
+// for a source for ever.
+func (t *TallyTx) PutVerdicts(parts []uint8, verdicts []muster.Verdict) error {
+	if len(parts) != len(verdicts) {
+		return fmt.Errorf("store: %d partitions for %d verdicts", len(parts), len(verdicts))
+	}
+	reasons := make([]string, len(verdicts))
+	for i := range verdicts {
+		b, err := json.Marshal(verdicts[i].Reasons)
+		if err != nil {
+			return fmt.Errorf("store: the reasons of the verdict on %s: %w", verdicts[i].Source, err)
+		}
+		reasons[i] = string(b)
+	}
+	return t.tx.many(`INSERT INTO verdicts (part, audience, source, listed, scenario, since, until, changed, reasons)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (part, audience, source) DO UPDATE SET listed = excluded.listed, scenario = excluded.scenario,
+			since = excluded.since, until = excluded.until, changed = excluded.changed, reasons = excluded.reasons`,
+		len(verdicts), func(i int, args row) {
+			v := &verdicts[i]
+			args.set(int64(parts[i]), string(v.Audience), sourceKey(v.Source), v.Listed, v.Scenario,
+				micros(v.Since), micros(v.Until), micros(v.Changed), reasons[i])
+		}, nil)
+}
+
+// VerdictKey names a stored verdict.
+type VerdictKey struct {
+	Part     uint8
+	Audience muster.Audience
+	Source   muster.Source
+}
+
+// DeleteVerdicts forgets verdicts; what is not there is passed over. Followers
+// of VerdictsChanged hear nothing of it, so a listed verdict is first stored as
+// not listed.
+func (t *TallyTx) DeleteVerdicts(keys []VerdictKey) error {
+	return t.tx.many(`DELETE FROM verdicts WHERE part = ? AND audience = ? AND source = ?`, len(keys), func(i int, args row) {
+		k := &keys[i]
+		args.set(int64(k.Part), string(k.Audience), sourceKey(k.Source))
+	}, nil)
+}
+
+// Advance moves a partition's position from one entry of the stream to a later
+// one, or returns ErrFenced when the stored position is not from.
+func (t *TallyTx) Advance(part uint8, from, to uint64) error {
+	n, err := t.tx.exec(`UPDATE positions SET position = ? WHERE part = ? AND position = ?`, int64(to), int64(part), int64(from))
+	if err == nil && n == 0 {
+		err = fmt.Errorf("partition %d at %d: %w", part, from, ErrFenced)
+	}
+	return err
+}
+
+// Positions returns the position of every partition: all entries of the stream
+// up to it are in the database. 0 means none.
+func (db *DB) Positions(ctx context.Context) ([muster.Partitions]uint64, error) {
+	var positions [muster.Partitions]uint64
+	scan := func(rows *sql.Rows) (struct{}, error) {
+		var part, position int64
+		if err := rows.Scan(&part, &position); err != nil {
+			return struct{}{}, err
+		}
+		if part < 0 || part >= muster.Partitions {
+			return struct{}{}, fmt.Errorf("expected partitions 0 to %d, found %d", muster.Partitions-1, part)
+		}
+		positions[part] = uint64(position)
+		return struct{}{}, nil
+	}
+	_, err := list(ctx, db.reader, scan, `SELECT part, position FROM positions`)
+	return positions, err
+}
+
+const selectEvidence = `SELECT evidence.part, source, last_at, data FROM evidence`
+
+func scanEvidence(rows *sql.Rows) (Evidence, error) {
+	var e Evidence
+	err := rows.Scan(&e.Part, asSource(&e.Source), asTime(&e.Last), &e.Data)
+	return e, err
+}
+
+// EachEvidence calls yield with all evidence, partition by partition, until it
+// fails. What it sees is the state of one moment. yield must not take long:
+// meanwhile the database cannot reuse space.
+func (db *DB) EachEvidence(ctx context.Context, yield func(Evidence) error) error {
+	return each(ctx, db.reader, scanEvidence, yield, selectEvidence+` ORDER BY part, source`)
+}
+
+// ofAnyPart joins a table with every partition, so that a source whose
+// partition is not at hand is found in 64 steps of the primary key.
+const ofAnyPart = ` JOIN positions ON positions.part = `
+
+// EvidenceOf returns the evidence on one source, or an error of code NotFound.
+func (db *DB) EvidenceOf(ctx context.Context, source muster.Source) (Evidence, error) {
+	return one(ctx, db.reader, fmt.Sprintf("evidence on %s", source), scanEvidence,
+		selectEvidence+ofAnyPart+`evidence.part WHERE source = ?`, sourceKey(source))
+}
+
+const selectVerdicts = `SELECT audience, source, listed, scenario, since, until, changed, reasons FROM verdicts`
+
+func scanVerdict(rows *sql.Rows) (muster.Verdict, error) {
+	var v muster.Verdict
+	err := rows.Scan(&v.Audience, asSource(&v.Source), &v.Listed, &v.Scenario,
+		asTime(&v.Since), asTime(&v.Until), asTime(&v.Changed), asJSON(&v.Reasons))
+	return v, err
+}
+
+// Verdict returns the verdict on one source for one audience, listed or not, or
+// an error of code NotFound.
+func (db *DB) Verdict(ctx context.Context, audience muster.Audience, source muster.Source) (muster.Verdict, error) {
+	return one(ctx, db.reader, fmt.Sprintf("verdict on %s", source), scanVerdict,
+		selectVerdicts+ofAnyPart+`verdicts.part WHERE audience = ? AND source = ?`, string(audience), sourceKey(source))
+}
+
+// EachVerdict calls yield with all verdicts, or only with those that are listed,
+// partition by partition, until it fails. What it sees is the state of one
+// moment. yield must not take long: meanwhile the database cannot reuse space.
+func (db *DB) EachVerdict(ctx context.Context, listedOnly bool, yield func(muster.Verdict) error) error {
+	w := where{}
+	if listedOnly {
+		w.add(`listed = ?`, true)
+	}
+	return each(ctx, db.reader, scanVerdict, yield, selectVerdicts+w.sql()+` ORDER BY part, audience, source`, w.args...)
+}
+
+// VerdictsChanged returns verdicts that were made after since, earliest first:
+// about limit of them (1 to 1,000; anything else means 1,000), and always all of
+// one moment, so that the Changed of the last is the next since. A verdict that
+// changed twice is there once, with its last change.
+func (db *DB) VerdictsChanged(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
+	limit = page(limit)
+	changed, err := list(ctx, db.reader, scanVerdict, selectVerdicts+` WHERE changed > ? ORDER BY changed LIMIT ?`, micros(since), limit)
+	if err != nil || len(changed) < limit {
+		return changed, err
+	}
+	last := changed[len(changed)-1].Changed
+	for len(changed) > 0 && changed[len(changed)-1].Changed.Equal(last) {
+		changed = changed[:len(changed)-1]
+	}
+	moment, err := list(ctx, db.reader, scanVerdict, selectVerdicts+` WHERE changed = ?`, micros(last))
+	return append(changed, moment...), err
+}
