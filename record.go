@@ -25,6 +25,10 @@ type Entry struct {
 // each other's stream during an upgrade.
 const recordVersion = 1
 
+// signalStrings is how many strings AppendSignal writes between the fixed
+// fields and the detail.
+const signalStrings = 10
+
 // AppendSignal appends the binary form of s to b: a version byte, the fixed
 // fields, then strings and bytes with uvarint lengths. Times are microseconds.
 func AppendSignal(b []byte, s *Signal) []byte {
@@ -34,7 +38,7 @@ func AppendSignal(b []byte, s *Signal) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Received.UnixMicro()))
 	b = binary.AppendUvarint(b, uint64(s.At.UnixMicro()))
 	b = binary.AppendUvarint(b, uint64(s.ASN))
-	for _, str := range [...]string{
+	for _, str := range [signalStrings]string{
 		s.Machine, s.Organisation, s.Scenario, s.ScenarioHash, s.Version,
 		s.Kind, s.Country, s.ASName, s.Scope, s.Value,
 	} {
@@ -67,7 +71,7 @@ func DecodeSignals(data []byte, yield func(*Signal)) error {
 		s.Received = time.UnixMicro(int64(d.uvarint())).UTC()
 		s.At = time.UnixMicro(int64(d.uvarint())).UTC()
 		s.ASN = uint32(d.uvarint())
-		for _, str := range [...]*string{
+		for _, str := range [signalStrings]*string{
 			&s.Machine, &s.Organisation, &s.Scenario, &s.ScenarioHash, &s.Version,
 			&s.Kind, &s.Country, &s.ASName, &s.Scope, &s.Value,
 		} {
@@ -81,6 +85,31 @@ func DecodeSignals(data []byte, yield func(*Signal)) error {
 		off = d.off
 	}
 	return nil
+}
+
+// SignalBoundary returns the length of the longest run of whole signals at the
+// start of data that is not over limit, and at least one signal; data is what
+// AppendSignal wrote.
+func SignalBoundary(data []byte, limit int) int {
+	end := 0
+	for end < len(data) {
+		d := decoder{data: data, off: end}
+		d.take(3 + len(SignalID{}) + SourceSize)
+		for range 3 {
+			d.uvarint()
+		}
+		for range signalStrings + 1 {
+			d.take(int(d.uvarint()))
+		}
+		if d.err != nil || end > 0 && d.off > limit {
+			break
+		}
+		end = d.off
+	}
+	if end == 0 {
+		return len(data)
+	}
+	return end
 }
 
 // decoder reads one signal; after the first error every read is a zero.

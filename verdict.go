@@ -30,3 +30,11 @@ type Reasons struct {
 	Last          int64    `json:"last"`          // last report, Unix seconds
 	Rule          string   `json:"rule"`          // what decided, in words
 }
+
+// EvidenceRow is the stored form of what consensus remembers about a source.
+type EvidenceRow struct {
+	Partition uint8
+	Source    Source
+	Last      time.Time // latest report, for retention
+	Data      []byte    // consensus's own binary form
+}

@@ -1,0 +1,156 @@
+package consensus
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"muster"
+)
+
+// Quorum is the first rule: a source is listed for the whole network when
+// enough machines of enough organisations reported it within a window, and for
+// its own organisation's machines at once (the fleet list). A listing lapses
+// when nobody has reported the source for a while.
+//
+// Counting alone is no protection against an adversary (consensus.md, section
+// 9): the trust engine takes this rule's place behind the same methods.
+type Quorum struct {
+	Machines      int           // distinct machines needed
+	Organisations int           // distinct organisations needed among them
+	Window        time.Duration // in which they must have reported
+	Expiry        time.Duration // after the last report a listing lapses
+}
+
+// granularity is by how much a listing's end must move before it is told again:
+// readers are sent whole hours, so every single report need not rewrite the
+// published list.
+const granularity = time.Hour
+
+// Judge judges source at the time of its latest evidence or of the tick that
+// asks, and returns the evidence with its new standing, and the verdicts that
+// differ from the last ones. never, when not empty, is the reason why the
+// source must not be listed for anybody (reserved space, an allowlist).
+func (q Quorum) Judge(source muster.Source, ev Evidence, never string, now time.Time) (Evidence, []muster.Verdict) {
+	wanted := q.listings(ev, never, now)
+	var changed []muster.Verdict
+	for _, w := range wanted {
+		i, was := slices.BinarySearchFunc(ev.Standing, w.Audience, func(st Standing, a muster.Audience) int {
+			return cmp.Compare(st.Audience, a)
+		})
+		if was {
+			st := &ev.Standing[i]
+			if w.Until.UnixMicro() < st.Until+granularity.Microseconds() && w.Until.UnixMicro() >= st.Until {
+				continue // it stands as told
+			}
+			w.Since = time.UnixMicro(st.Since).UTC()
+			st.Until = w.Until.UnixMicro()
+		} else {
+			w.Since = now
+			ev.Standing = slices.Insert(ev.Standing, i, Standing{Audience: w.Audience, Since: now.UnixMicro(), Until: w.Until.UnixMicro()})
+		}
+		w.Source, w.Listed, w.Changed = source, true, now
+		changed = append(changed, w)
+	}
+	kept := ev.Standing[:0:0]
+	for _, st := range ev.Standing {
+		if slices.ContainsFunc(wanted, func(w muster.Verdict) bool { return w.Audience == st.Audience }) {
+			kept = append(kept, st)
+			continue
+		}
+		rule := "no report within " + q.Expiry.String()
+		if never != "" {
+			rule = never
+		} else if st.Until > now.UnixMicro() {
+			rule = "withdrawn: the reports that supported it no longer count"
+		}
+		changed = append(changed, muster.Verdict{
+			Source: source, Audience: st.Audience, Listed: false, Changed: now,
+			Scenario: ev.behaviour(), Since: time.UnixMicro(st.Since).UTC(), Until: time.UnixMicro(st.Until).UTC(),
+			Reasons: muster.Reasons{Rule: rule, Scenarios: ev.scenarios(), First: ev.First / 1e6, Last: ev.Last / 1e6},
+		})
+	}
+	ev.Standing = kept
+	return ev, changed
+}
+
+// listings returns who should have the source listed now, sorted by audience.
+func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verdict {
+	if never != "" {
+		return nil
+	}
+	var (
+		wanted   []muster.Verdict
+		window   = now.Add(-q.Window).UnixMicro()
+		expired  = now.Add(-q.Expiry).UnixMicro()
+		machines int
+		orgs     []string
+		last     int64 // last counted report
+		fleets   = map[string]Voice{}
+		sizes    = map[string]int{}
+	)
+	for _, v := range ev.Voices {
+		last = max(last, v.Counted)
+		if v.Counted > window {
+			machines++
+			if !slices.Contains(orgs, v.Organisation) {
+				orgs = append(orgs, v.Organisation)
+			}
+		}
+		if v.Fleet > expired && v.Organisation != "" {
+			sizes[v.Organisation]++
+			if v.Fleet > fleets[v.Organisation].Fleet {
+				fleets[v.Organisation] = v
+			}
+		}
+	}
+	standing := slices.ContainsFunc(ev.Standing, func(st Standing) bool { return st.Audience == muster.Network })
+	reached := machines >= q.Machines && len(orgs) >= q.Organisations
+	if reached || standing && last > expired {
+		rule := fmt.Sprintf("%d machines of %d organisations reported it within %s (needed: %d of %d)",
+			machines, len(orgs), q.Window, q.Machines, q.Organisations)
+		if !reached {
+			rule = fmt.Sprintf("was listed by a quorum; last report less than %s ago", q.Expiry)
+		}
+		wanted = append(wanted, ev.listing(muster.Network, last, q.Expiry, machines, len(orgs), rule))
+	}
+	for org, v := range fleets {
+		wanted = append(wanted, ev.listing(muster.Audience(org), v.Fleet, q.Expiry, sizes[org], 1,
+			"reported by a machine of the same organisation"))
+	}
+	slices.SortFunc(wanted, func(a, b muster.Verdict) int { return cmp.Compare(a.Audience, b.Audience) })
+	return wanted
+}
+
+func (ev Evidence) listing(a muster.Audience, last int64, expiry time.Duration, machines, orgs int, rule string) muster.Verdict {
+	return muster.Verdict{
+		Audience: a, Scenario: ev.behaviour(), Until: time.UnixMicro(last).Add(expiry).UTC(),
+		Reasons: muster.Reasons{
+			Machines: machines, Organisations: orgs, Scenarios: ev.scenarios(),
+			First: ev.First / 1e6, Last: ev.Last / 1e6, Rule: rule,
+		},
+	}
+}
+
+// behaviour names the scenario reported most.
+func (ev Evidence) behaviour() string {
+	if len(ev.Scenarios) == 0 {
+		return ""
+	}
+	return ev.Scenarios[0].Scenario
+}
+
+func (ev Evidence) scenarios() []string {
+	names := make([]string, len(ev.Scenarios))
+	for i, t := range ev.Scenarios {
+		names[i] = t.Scenario
+	}
+	return names
+}
+
+// Stale reports whether nothing in ev can matter any more: no listing stands
+// and the last report is older than both window and expiry.
+func (q Quorum) Stale(ev Evidence, now time.Time) bool {
+	return len(ev.Standing) == 0 && now.Sub(time.UnixMicro(ev.Last)) > max(q.Window, q.Expiry)
+}

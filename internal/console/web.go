@@ -1,0 +1,123 @@
+package console
+
+import (
+	"embed"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+
+	"muster/internal/ops"
+)
+
+// dist is the built web application; a build without Node leaves it empty.
+//
+//go:embed all:dist
+var dist embed.FS
+
+//go:embed page.html
+var pageHTML string
+
+var page = template.Must(template.New("page").Parse(pageHTML))
+
+// notice is what the plain page says.
+type notice struct {
+	Title      string
+	Paragraphs []string
+	Commands   []string
+	Version    string
+}
+
+// Web serves what a browser asks for: the web application, or without one a
+// plain page that says how to get it, and the page where a claim leads.
+type Web struct {
+	cfg   Config
+	files fs.FS // nil when the application was not built
+}
+
+// NewWeb returns the handler.
+func NewWeb(cfg Config) *Web {
+	w := &Web{cfg: cfg}
+	if sub, err := fs.Sub(dist, "dist"); err == nil {
+		if _, err := fs.Stat(sub, "index.html"); err == nil {
+			w.files = sub
+		}
+	}
+	return w
+}
+
+func (s *Web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ops.RecordOf(r.Context()).Route = "web"
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.Set("Allow", "GET, HEAD")
+		s.notice(w, http.StatusMethodNotAllowed, notice{Title: "Not here", Paragraphs: []string{"This page can only be read."}})
+		return
+	}
+	if code, ok := strings.CutPrefix(r.URL.Path, "/enroll/"); ok && code != "" && !strings.Contains(code, "/") {
+		s.claim(w, code)
+		return
+	}
+	if s.files != nil {
+		s.application(w, r)
+		return
+	}
+	if r.URL.Path != "/" {
+		s.notice(w, http.StatusNotFound, notice{Title: "No such page", Paragraphs: []string{"There is nothing at this address. Engines use /v2/, /v3/ and /v1/; programs use /api/v1/."}})
+		return
+	}
+	s.notice(w, http.StatusOK, notice{
+		Title: "Muster is running",
+		Paragraphs: []string{
+			"This server is a CrowdSec Central API: engines register, report and pull their blocklist here.",
+			"To connect an engine, make a key on this server and use it on the engine's machine:",
+		},
+		Commands: []string{
+			"muster admin key create --accept",
+			"muster join " + s.cfg.PublicURL + " --key KEY",
+		},
+	})
+}
+
+// application serves the built files; unknown paths are the application's own
+// and get its index, except for assets, whose absence is an error.
+func (s *Web) application(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
+	if info, err := fs.Stat(s.files, name); err != nil || info.IsDir() {
+		if strings.HasPrefix(name, "assets/") {
+			http.NotFound(w, r)
+			return
+		}
+		name = "index.html"
+	}
+	if strings.HasPrefix(name, "assets/") {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // their names carry a hash
+	} else {
+		w.Header().Set("Cache-Control", "no-cache")
+	}
+	http.ServeFileFS(w, r, s.files, name)
+}
+
+// claim tells the person who followed cscli's link what to do. It does not say
+// whether the code exists: only an administrator can redeem it.
+func (s *Web) claim(w http.ResponseWriter, code string) {
+	s.notice(w, http.StatusOK, notice{
+		Title:      "An engine asks to join",
+		Paragraphs: []string{"An administrator of this server accepts it with the command below, within an hour of when the engine asked."},
+		Commands:   []string{"muster admin machine claim " + clip(code)},
+	})
+}
+
+func (s *Web) notice(w http.ResponseWriter, status int, n notice) {
+	n.Version = s.cfg.Version
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_ = page.Execute(w, struct {
+		notice
+		Built bool
+	}{n, s.files != nil}) // the client hung up; nothing to do about it
+}

@@ -1,0 +1,130 @@
+package edge
+
+import (
+	"net/http"
+
+	"muster"
+	"muster/internal/enroll"
+	"muster/internal/wire"
+)
+
+// register answers POST /watchers. A taken id is 500: the PHP client makes new
+// credentials on nothing else.
+func (e *Edge) register(w http.ResponseWriter, r *http.Request) error {
+	body, release, err := e.bodies.read(w, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := wire.DecodeRegister(body)
+	if err != nil {
+		return err
+	}
+	err = e.cfg.Machines.Register(r.Context(), enroll.Registration{
+		MachineID: c.MachineID, Password: c.Password,
+		Key: r.Header.Get("X-Enrolment-Key"), UserAgent: r.UserAgent(),
+	})
+	if muster.CodeOf(err) == muster.Exists {
+		e.write(w, http.StatusInternalServerError, wire.AppendError(nil, "User already registered.", ""))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return e.ok(w)
+}
+
+// login answers POST /watchers/login.
+func (e *Edge) login(w http.ResponseWriter, r *http.Request) error {
+	body, release, err := e.bodies.read(w, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	l, err := wire.DecodeLogin(body)
+	if err != nil {
+		return err
+	}
+	token, err := e.cfg.Machines.Login(r.Context(), enroll.Login{
+		MachineID: l.MachineID, Password: l.Password, Scenarios: l.Scenarios, UserAgent: r.UserAgent(),
+	})
+	if err != nil {
+		return err
+	}
+	e.cfg.Machines.Touch(l.MachineID, enroll.ContactLogin, engineVersion(r))
+	e.write(w, http.StatusOK, wire.AppendLogin(nil, token.Text, token.Expires))
+	return nil
+}
+
+// enrol answers POST /watchers/enroll: 201 tells cscli that it worked, 200 that
+// the machine was enrolled before.
+func (e *Edge) enrol(w http.ResponseWriter, r *http.Request) error {
+	id, err := e.authenticate(r)
+	if err != nil {
+		return err
+	}
+	body, release, err := e.bodies.read(w, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	q, err := wire.DecodeEnrol(body)
+	if err != nil {
+		return err
+	}
+	done, err := e.cfg.Machines.Enrol(r.Context(), id.Machine, enroll.Enrolment{
+		Key: q.AttachmentKey, Name: q.Name, Tags: q.Tags, Overwrite: q.Overwrite, Auto: q.AutoEnroll,
+	})
+	switch {
+	case err != nil:
+		return err
+	case done.Already:
+		e.write(w, http.StatusOK, wire.AppendMessage(nil, "the security engine is already enrolled"))
+	case done.ClaimURL != "":
+		e.write(w, http.StatusCreated, wire.AppendEnrolLink(nil, done.ClaimURL, done.ClaimExpires))
+	case done.State == muster.Active:
+		e.write(w, http.StatusCreated, wire.AppendMessage(nil, "OK"))
+	default:
+		e.write(w, http.StatusCreated, wire.AppendMessage(nil, "enrolled: an operator has to accept this machine before it counts"))
+	}
+	return nil
+}
+
+// reset answers POST /watchers/reset.
+func (e *Edge) reset(w http.ResponseWriter, r *http.Request) error {
+	body, release, err := e.bodies.read(w, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := wire.DecodeReset(body)
+	if err != nil {
+		return err
+	}
+	if err := e.cfg.Machines.Reset(r.Context(), c.MachineID); err != nil {
+		return err
+	}
+	return e.ok(w)
+}
+
+// unregister answers DELETE /watchers/self.
+func (e *Edge) unregister(w http.ResponseWriter, r *http.Request) error {
+	id, err := e.authenticate(r)
+	if err != nil {
+		return err
+	}
+	if err := e.cfg.Machines.Unregister(r.Context(), id.Machine); err != nil {
+		return err
+	}
+	return e.ok(w)
+}
+
+// heartbeat answers GET /heartbeat.
+func (e *Edge) heartbeat(w http.ResponseWriter, r *http.Request) error {
+	id, err := e.authenticate(r)
+	if err != nil {
+		return err
+	}
+	e.cfg.Machines.Touch(id.Machine, enroll.ContactHeartbeat, engineVersion(r))
+	return e.ok(w)
+}

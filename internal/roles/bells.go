@@ -1,0 +1,165 @@
+package roles
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"muster/internal/ops"
+	"muster/internal/stream"
+)
+
+// The bells, by which nodes tell each other (and a node itself) what to look at
+// again. A bell carries a hint, never the truth, which is in the database.
+const (
+	bellVerdicts  = "verdicts"  // verdicts changed; no payload
+	bellMachines  = "machines"  // a machine changed; payload: its id, or "" for organisations and token keys
+	bellOrders    = "orders"    // a machine has an order; payload: its id
+	bellRemovals  = "removals"  // decisions were deleted by operators; no payload
+	bellAllowlist = "allowlist" // the allowlist changed; no payload
+)
+
+// bells rings and answers bells.
+type bells struct {
+	bus *stream.Bus
+	log *slog.Logger
+
+	answers []answer
+}
+
+// answer is what a node does when a bell rings; all means that rings were lost,
+// so that the payload says nothing.
+type answer struct {
+	listener *stream.Listener
+	do       func(ctx context.Context, payload string, all bool)
+}
+
+// ring tells everybody, this node included; whoever cannot be told looks by
+// itself after a while.
+func (b *bells) ring(bell, payload string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := b.bus.Ring(ctx, bell, []byte(payload)); err != nil {
+		b.log.Warn("other nodes could not be told of a change; they find it by themselves later", ops.KeyName, bell, ops.KeyError, err)
+	}
+}
+
+// machine implements enroll's Notify.
+func (b *bells) machine(id string) { b.ring(bellMachines, id) }
+
+// order implements orders' Ring.
+func (b *bells) order(ctx context.Context, machine string) error {
+	return b.bus.Ring(ctx, bellOrders, []byte(machine))
+}
+
+// on answers a bell from now on.
+func (b *bells) on(bell string, do func(ctx context.Context, payload string, all bool)) error {
+	l, err := b.bus.Listen(bell)
+	if err != nil {
+		return err
+	}
+	b.answers = append(b.answers, answer{l, do})
+	return nil
+}
+
+// run answers until ctx ends; each bell has a goroutine of its own, so that a
+// slow answer to one does not hold up the others.
+func (b *bells) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, a := range b.answers {
+		group.Go(func() error {
+			defer a.listener.Close()
+			for {
+				select {
+				case r, ok := <-a.listener.C:
+					if !ok {
+						return nil
+					}
+					a.do(ctx, string(r.Payload), r.Missed)
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		})
+	}
+	return group.Wait()
+}
+
+// listen decides what this node does at each bell.
+func (n *node) listen(context.Context) error {
+	for bell, do := range map[string]func(ctx context.Context, payload string, all bool){
+		bellVerdicts: func(context.Context, string, bool) { n.publisher.Notify() },
+		bellOrders: func(_ context.Context, machine string, all bool) {
+			if all {
+				n.orders.WakeAll()
+				return
+			}
+			n.orders.Wake(machine)
+		},
+		bellMachines:  n.machineChanged,
+		bellRemovals:  func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
+		bellAllowlist: func(ctx context.Context, _ string, _ bool) { n.allowlistChanged(ctx) },
+	} {
+		if err := n.bells.on(bell, do); err != nil {
+			return err
+		}
+	}
+	n.bells.ring(bellRemovals, "") // what was deleted while nobody ran
+	return nil
+}
+
+// machineChanged reads a machine again, and takes back what it said when it no
+// longer counts.
+func (n *node) machineChanged(ctx context.Context, id string, all bool) {
+	if all {
+		id = ""
+	}
+	if err := n.machines.Refresh(ctx, id); err != nil {
+		n.log.Warn("a changed machine could not be read; the next full comparison finds it", ops.KeyMachine, id, ops.KeyError, err)
+	}
+	if id == "" || n.isActive(id) {
+		return
+	}
+	if err := n.worker.Forget(ctx, id); err != nil && ctx.Err() == nil {
+		n.log.Error("what a machine reported could not be taken back; a restart does it", ops.KeyMachine, id, ops.KeyError, err)
+	}
+}
+
+// withdraw takes decisions that operators deleted off their fleets' lists. It
+// looks at all removals that can still matter, because doing one twice changes
+// nothing.
+func (n *node) withdraw(ctx context.Context) {
+	const most = 10_000
+	since := n.removed.Add(-time.Minute) // transactions may commit out of the order of their stamps
+	list, err := n.db.Removals(ctx, since, most)
+	if err != nil {
+		n.log.Error("deleted decisions could not be read", ops.KeyError, err)
+		return
+	}
+	for _, r := range list {
+		m, ok := n.machines.Machine(r.Machine)
+		if !ok {
+			continue
+		}
+		if err := n.worker.Withdraw(ctx, m.Organisation, r, r.At.Add(-n.cfg.Publish.Expiry)); err != nil {
+			if ctx.Err() == nil {
+				n.log.Error("a deleted decision could not be taken off its fleet's list", ops.KeyMachine, r.Machine, ops.KeyError, err)
+			}
+			return
+		}
+		n.removed = r.At
+	}
+}
+
+// allowlistChanged reads the allowlist and judges again what it concerns.
+func (n *node) allowlistChanged(ctx context.Context) {
+	err := n.allow.load(ctx)
+	if err == nil {
+		err = n.worker.SetAllowlist(ctx, n.allow.current())
+	}
+	if err != nil && ctx.Err() == nil {
+		n.log.Error("the allowlist could not be applied; listed addresses that it names are kept out of every answer all the same", ops.KeyError, err)
+	}
+}

@@ -1,0 +1,334 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"muster"
+	"muster/internal/consensus"
+	"muster/internal/console"
+	"muster/internal/edge"
+	"muster/internal/enroll"
+	"muster/internal/ingest"
+	"muster/internal/ops"
+	"muster/internal/orders"
+	"muster/internal/policy"
+	"muster/internal/publish"
+	"muster/internal/store"
+	"muster/internal/stream"
+	"muster/internal/tally"
+)
+
+// Serve runs the edge, judge and console roles in this process until ctx ends,
+// and drains. What a person should see at the start (where it listens, how to
+// connect an engine, the first password) goes to out.
+func Serve(ctx context.Context, cfg *Config, version string, log *slog.Logger, out io.Writer) error {
+	lock, err := lockDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer closing(log, "lock of the data directory", lock.Close)
+
+	n := &node{cfg: cfg, version: version, log: log, out: out, registry: ops.NewRegistry(), now: time.Now}
+	// Listening comes first: whoever finds a port taken has changed nothing.
+	if err := n.open(ctx); err != nil {
+		return err
+	}
+	if n.db, err = store.Open(ctx, cfg.DatabaseURL(), store.Options{Logger: log}); err != nil {
+		return fmt.Errorf("opening the database (setting database): %w", err)
+	}
+	defer closing(log, "database", n.db.Close)
+	if n.bus, err = openBus(ctx, cfg, n.db, n.registry, log); err != nil {
+		return err
+	}
+	defer n.bus.Close()
+	if err := n.build(ctx); err != nil {
+		return err
+	}
+	return n.run(ctx)
+}
+
+// node is one process with its services, built once and then run.
+type node struct {
+	cfg      *Config
+	version  string
+	log      *slog.Logger
+	out      io.Writer
+	registry *prometheus.Registry
+	db       *store.DB
+	bus      *stream.Bus
+	now      func() time.Time
+
+	traces    *ops.Traces
+	health    *ops.Health
+	bells     *bells
+	machines  *enroll.Service
+	committer *ingest.Committer
+	publisher *publish.Publisher
+	worker    *tally.Worker
+	orders    *orders.Service
+	allow     *allowlist
+
+	listener, admin, debug net.Listener // debug is nil when metrics.listen is empty
+	public                 string       // base URL, ends in "/"
+
+	first   *firstSecrets // set at the first start
+	removed time.Time     // up to when deleted decisions have been seen to; the bell's own goroutine's
+}
+
+// open takes the addresses that this node listens on. A failure further on ends
+// the process, and with it the listeners.
+func (n *node) open(ctx context.Context) (err error) {
+	if n.listener, err = ops.Listen(ctx, n.cfg.Listen, "listen"); err != nil {
+		return err
+	}
+	n.public = n.cfg.BaseURL(n.listener.Addr().String())
+	if n.admin, err = listenSocket(ctx, n.cfg.DataDir); err != nil {
+		return err
+	}
+	if n.cfg.Metrics.Listen != "" {
+		n.debug, err = ops.Listen(ctx, n.cfg.Metrics.Listen, "metrics.listen")
+	}
+	return err
+}
+
+// openBus starts the stream above every position that the database has applied,
+// so that a stream that was lost does not hand out old positions again.
+func openBus(ctx context.Context, cfg *Config, db *store.DB, reg prometheus.Registerer, log *slog.Logger) (*stream.Bus, error) {
+	positions, err := db.Positions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	floor := uint64(0)
+	for _, p := range positions {
+		floor = max(floor, p)
+	}
+	bus, err := stream.Open(ctx, stream.Config{
+		URL: cfg.Bus, Dir: filepath.Join(cfg.DataDir, "stream"), Floor: floor,
+		MaxAge: cfg.Stream.MaxAge, MaxBytes: int64(cfg.Stream.MaxBytes),
+		Registerer: reg, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the signal stream: %w", err)
+	}
+	return bus, nil
+}
+
+// build makes the services, innermost first.
+func (n *node) build(ctx context.Context) (err error) {
+	cfg := n.cfg
+	n.traces, err = ops.NewTraces(ctx, ops.TraceConfig{Endpoint: cfg.Traces.Endpoint, Sample: cfg.Traces.Sample, Version: n.version, Log: n.log})
+	if err != nil {
+		return err
+	}
+	hub, err := readHub(cfg.Hub.Index)
+	if err != nil {
+		return err
+	}
+	n.bells = &bells{bus: n.bus, log: n.log}
+	n.machines, err = enroll.New(enroll.Config{
+		Store: n.db, Registration: cfg.Registration,
+		TokenLifetime: cfg.Tokens.Lifetime, TokenSpread: noneAsNegative(cfg.Tokens.Spread), PublicURL: n.public,
+		Notify: n.bells.machine, Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	if err != nil {
+		return err
+	}
+	rules := ingest.Rules{MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture}
+	if hub != nil {
+		rules.Hub = hub
+	}
+	n.committer = ingest.NewCommitter(ingest.Config{
+		Log: n.bus, Rules: rules, Linger: cfg.Ingest.Linger, QueueBytes: int(cfg.Ingest.Queue),
+		Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	n.allow = &allowlist{db: n.db, fixed: cfg.Publish.Allowlist, now: n.now}
+	if err := n.allow.load(ctx); err != nil {
+		return err
+	}
+	n.publisher = publish.New(publish.Config{
+		Verdicts: changelog{n.db}, Allowed: n.allow.covers, Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	n.worker = tally.New(tally.Config{
+		Open: n.openReader, Ledger: ledger{n.db}, Partition: ingest.SourcePartition, Allowlist: n.allow.current(),
+		Judge: consensus.Quorum{
+			Machines: cfg.Publish.Watchers, Organisations: cfg.Publish.Organisations,
+			Window: cfg.Publish.Window, Expiry: cfg.Publish.Expiry,
+		},
+		Active: n.isActive, Changed: func() { n.bells.ring(bellVerdicts, "") },
+		Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	n.orders = orders.New(orders.Config{
+		Outbox: n.db, Ring: n.bells.order, Keep: cfg.Orders.Keep, MaxWaiting: cfg.Limits.Polls,
+		Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	n.health = n.checks()
+	return nil
+}
+
+// noneAsNegative lets an operator's explicit 0 mean none, where the service's
+// zero value means its default.
+func noneAsNegative(v float64) float64 {
+	if v == 0 {
+		return -1
+	}
+	return v
+}
+
+func readHub(path string) (*policy.Hub, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the hub index (setting hub.index): %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	hub, err := policy.ReadHub(f)
+	if err != nil {
+		return nil, fmt.Errorf("reading the hub index %s (setting hub.index): %w", path, err)
+	}
+	return hub, nil
+}
+
+// isActive reports whether a machine's word counts.
+func (n *node) isActive(id string) bool {
+	m, ok := n.machines.Machine(id)
+	return ok && m.State == muster.Active
+}
+
+// openReader follows the partitions that this node owns: all of them, while
+// there is one node.
+func (n *node) openReader(ctx context.Context, from [muster.Partitions]uint64) (tally.Reader, error) {
+	all := make([]uint8, muster.Partitions)
+	for p := range all {
+		all[p] = uint8(p)
+	}
+	return n.bus.Read(ctx, all, from)
+}
+
+// run starts the services in order and stops them in reverse: first nobody is
+// let in any more, then what was accepted is made durable, then it is judged.
+func (n *node) run(ctx context.Context) error {
+	group := ops.Group{Log: n.log}
+	group.Add(
+		n.traces.Service(),
+		ops.Service{Name: "machines", Start: n.machines.Start, Run: n.machines.Run, StopTimeout: 15 * time.Second},
+		ops.Service{Name: "first run", Start: n.firstRun},
+		ops.Service{Name: "publisher", Start: n.publisher.Load, Run: n.publisher.Run},
+		ops.Service{Name: "bells", Start: n.listen, Run: n.bells.run},
+		ops.Service{Name: "judge", Run: n.worker.Run, StopTimeout: 30 * time.Second},
+		ops.Service{Name: "ingest", Run: n.committer.Run, StopTimeout: 30 * time.Second},
+	)
+	for _, job := range n.jobs() {
+		group.Add(job.Service())
+	}
+	if n.debug != nil {
+		handler := ops.NewHTTP(ops.NewDebug(n.registry, n.health), ops.HTTPConfig{Log: n.log, Metrics: n.registry, Name: "debug"})
+		group.Add(ops.NewServer(ops.ServerConfig{Name: "metrics", Listener: n.debug, Handler: handler, Log: n.log}).Service())
+	}
+	api := console.NewAPI(n.consoleConfig())
+	group.Add(
+		ops.NewServer(ops.ServerConfig{
+			Name: "admin socket", Listener: n.admin, Log: n.log,
+			Handler: ops.NewHTTP(api.Trusted(), ops.HTTPConfig{Log: n.log, Metrics: n.registry, Name: "admin"}),
+		}).Service(),
+		ops.NewServer(ops.ServerConfig{
+			Name: "edge and console", Listener: n.listener, Log: n.log, StopTimeout: n.cfg.ShutdownTimeout,
+			Handler: n.traces.Wrap(ops.NewHTTP(n.edge(api), ops.HTTPConfig{
+				Log: n.log, Metrics: n.registry, Name: "edge", Timeout: n.cfg.Limits.RequestTimeout,
+			})),
+		}).Service(),
+		ops.Service{Name: "greeting", Start: n.greet},
+	)
+	return group.Run(ctx)
+}
+
+// edge puts the engines' API in front of everything else on the main listener.
+func (n *node) edge(api *console.API) http.Handler {
+	others := http.NewServeMux()
+	others.Handle("/api/", api)
+	others.HandleFunc("GET /healthz", n.health.Live)
+	others.HandleFunc("GET /readyz", n.health.Ready)
+	others.Handle("/", console.NewWeb(n.consoleConfig()))
+	l := n.cfg.Limits
+	return edge.New(edge.Config{
+		Machines: n.machines, Ingest: n.committer, Publisher: n.publisher, Orders: n.orders,
+		Reports: reports{n.db, n.bells}, Prefix: pathOf(n.public), Fallback: others, Now: n.now,
+		Limits: edge.Limits{
+			Body: int64(l.Body), Decoded: int64(l.Decoded), Signals: l.Signals,
+			InFlight: int64(l.InFlight), Poll: l.Poll,
+		},
+	})
+}
+
+func (n *node) consoleConfig() console.Config {
+	return console.Config{
+		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
+		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellAllowlist, ""); return nil },
+		OrganisationsChanged: n.machines.OrganisationsChanged,
+		PublicURL:            n.public, Version: n.version, Now: n.now,
+	}
+}
+
+// status is what muster admin status shows.
+func (n *node) status(ctx context.Context) any {
+	alerts, err := n.db.CountAlerts(ctx)
+	if err != nil {
+		n.log.Warn("alerts could not be counted", ops.KeyError, err)
+	}
+	return struct {
+		Version  string        `json:"version"`
+		URL      string        `json:"url"`
+		Machines enroll.Counts `json:"machines"`
+		Alerts   int64         `json:"alerts"`
+		Listed   int           `json:"listed"` // on the community blocklist
+		Health   ops.Report    `json:"health"`
+	}{n.version, n.public, n.machines.Counts(), alerts, n.publisher.Count(muster.Network), n.health.Report(ctx)}
+}
+
+// checks are what /readyz looks at.
+func (n *node) checks() *ops.Health {
+	h := ops.NewHealth(n.log, n.now)
+	h.Check("database", n.db.Ping)
+	h.Check("stream", func(ctx context.Context) error {
+		_, err := n.bus.Last(ctx)
+		return err
+	})
+	h.Check("judge", func(context.Context) error {
+		select {
+		case <-n.worker.Ready():
+			return nil
+		default:
+			return ops.Degraded("evidence is being loaded: lists are served as they were, signals are taken and judged later")
+		}
+	})
+	return h
+}
+
+// jobs are the periodic chores.
+func (n *node) jobs() []ops.Job {
+	const chunk = 5_000 // rows deleted at once, so that others get to write in between
+	return []ops.Job{
+		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
+			before := n.now().Add(-n.cfg.Retention.Alerts)
+			for {
+				gone, err := n.db.PruneAlerts(ctx, before, chunk)
+				if err != nil || gone < chunk {
+					return errors.Join(err, n.db.DeleteExpiredOrders(ctx, n.now()),
+						n.db.DeleteRemovalsBefore(ctx, n.now().Add(-n.cfg.Publish.Expiry)))
+				}
+			}
+		}},
+	}
+}
