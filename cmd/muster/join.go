@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"muster/internal/join"
 )
@@ -44,7 +46,9 @@ Examples:
   muster join http://127.0.0.1:8600 --key KEY --config-dir /srv/crowdsec/config`
 }
 
-func (c *joinCmd) Run(ctx context.Context) error {
+func (c *joinCmd) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	cscli := ""
 	if c.ConfigDir == "" { // else the engine is not the one that is installed here
 		cscli, _ = exec.LookPath("cscli")
