@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/attribute"
@@ -38,7 +40,11 @@ func NewTraces(ctx context.Context, cfg TraceConfig) (*Traces, error) {
 	var opts []otlptracehttp.Option
 	switch {
 	case cfg.Endpoint != "":
-		opts = append(opts, otlptracehttp.WithEndpointURL(cfg.Endpoint))
+		u, err := tracesURL(cfg.Endpoint)
+		if err != nil {
+			return nil, fmt.Errorf("traces: %w", err)
+		}
+		opts = append(opts, otlptracehttp.WithEndpointURL(u))
 	case os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "":
 		return &Traces{}, nil
 	}
@@ -58,6 +64,16 @@ func NewTraces(ctx context.Context, cfg TraceConfig) (*Traces, error) {
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.Sample))),
 		sdktrace.WithResource(res),
 	)}, nil
+}
+
+// tracesURL appends what OTLP/HTTP says for traces, as OTEL_EXPORTER_OTLP_ENDPOINT
+// has it done, unless it is there.
+func tracesURL(endpoint string) (string, error) {
+	const path = "/v1/traces"
+	if strings.HasSuffix(endpoint, path) {
+		return endpoint, nil
+	}
+	return url.JoinPath(endpoint, path)
 }
 
 // Enabled reports whether spans are recorded.
