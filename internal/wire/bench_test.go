@@ -120,3 +120,17 @@ func BenchmarkAppendStream(b *testing.B) {
 		})
 	}
 }
+
+// The budgets: a batch costs its decoder and, with escapes, a few chunks of
+// rewritten text; a stream costs nothing when the buffer is large enough.
+func TestAllocationBudgets(t *testing.T) {
+	body := realBatch(50)
+	if got := testing.AllocsPerRun(20, func() { _, _ = DecodeSignals(body, 50, func(int, *Signal) {}, nil) }); got > 1 {
+		t.Errorf("decoding a batch of 50: expected 1 allocation, got %g", got)
+	}
+	s := communityStream(800)
+	buf, _ := AppendStreamV3(nil, s)
+	if got := testing.AllocsPerRun(20, func() { AppendStreamV3(buf[:0], s) }); got > 0 {
+		t.Errorf("encoding a stream: expected no allocation, got %g", got)
+	}
+}

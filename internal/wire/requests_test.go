@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"muster"
 )
@@ -28,6 +29,7 @@ func TestDecodeRequests(t *testing.T) {
 		{"reset", reset, `{"machine_id":"m","password":null}`, Credentials{"m", ""}},
 		{"login", login, `{"machine_id":"m","password":"p","scenarios":["a\/b","",null,"c"]}`, Login{"m", "p", []string{"a/b", "c"}}},
 		{"login without scenarios", login, `{"machine_id":"m","password":"p"}`, Login{"m", "p", nil}},
+		{"login with an empty list", login, `{"machine_id":"m","password":"p","scenarios":[]}`, Login{"m", "p", nil}},
 		{"login with null scenarios", login, `{"machine_id":"m","password":"p","scenarios":null}`, Login{"m", "p", nil}},
 		{"enrol", enrol, `{"attachment_key":"k","name":"n","tags":["a","b c",""],"overwrite":true,"autoenroll":false}`,
 			Enrol{AttachmentKey: "k", Name: "n", Tags: []string{"a", "b c"}, Overwrite: true}},
@@ -41,11 +43,7 @@ func TestDecodeRequests(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l, ok := got.(Login); ok && len(l.Scenarios) == 0 {
-				l.Scenarios = nil
-				got = l
-			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

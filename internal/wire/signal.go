@@ -14,7 +14,8 @@ const (
 
 // Signal is one report as it came over POST /signals. Absent, null and empty
 // are the same for every field. Context, Decisions and strings without JSON
-// escapes alias the request body: they are valid until the body is reused.
+// escapes alias the request body: they are valid until the body is reused. First
+// is valid, like the Signal itself, until the next one is decoded.
 type Signal struct {
 	UUID            string // the alert's uuid; any text, absent over v2
 	Scenario        string

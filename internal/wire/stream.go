@@ -284,9 +284,9 @@ func (l *AllowlistLink) check() error {
 		return missing("allowlist id")
 	case isBlank(l.Name):
 		return missing("allowlist name")
-	case l.CreatedAt.IsZero():
+	case !isDate(l.CreatedAt):
 		return missing("allowlist created_at")
-	case l.UpdatedAt.IsZero():
+	case !isDate(l.UpdatedAt):
 		return missing("allowlist updated_at")
 	}
 	return checkURL("allowlist", l.URL)
@@ -311,6 +311,9 @@ func (l *AllowlistLink) append(b []byte) []byte {
 	b = appendTime(b, l.UpdatedAt)
 	return append(b, '}')
 }
+
+// isDate reports whether t is set and RFC 3339 can write it.
+func isDate(t time.Time) bool { return !t.IsZero() && t.UTC().Year() > 0 && t.UTC().Year() <= 9999 }
 
 func missing(field string) error {
 	return muster.Errorf(muster.Invalid, "%s is empty: engines crash without it", field)

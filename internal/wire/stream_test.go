@@ -144,7 +144,7 @@ func anyStream(t *rapid.T) Stream {
 		return muster.SourceFromPrefix(netip.PrefixFrom(addr, rapid.IntRange(0, addr.BitLen()).Draw(t, "bits")))
 	})
 	value := rapid.Custom(func(t *rapid.T) Value { return Value{src.Draw(t, "source"), text.Draw(t, "text")} })
-	moment := rapid.SampledFrom([]time.Time{{}, at, time.Unix(0, 0)})
+	moment := rapid.SampledFrom([]time.Time{{}, at, time.Unix(0, 0), time.Unix(1<<60, 0), time.Unix(-1<<60, 0)})
 	return Stream{
 		New: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Group {
 			return Group{text.Draw(t, "scenario"), text.Draw(t, "scope"), rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Entry {
