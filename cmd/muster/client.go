@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"muster/internal/roles"
 )
 
 // server says which Muster an admin command speaks to: the one of the data
@@ -30,9 +32,6 @@ type client struct {
 	base  string
 	token string
 }
-
-
-
 
 func (s server) client(g *globals) (*client, error) {
 	if s.URL != "" {

@@ -23,7 +23,6 @@ type cli struct {
 	Leave   leaveCmd   `cmd:"" help:"Give the engine on this machine its old Central API back."`
 	Admin   adminCmd   `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
 	Order   orderCmd   `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
-	Bench   benchCmd   `cmd:"" help:"Measure a server with simulated engines."`
 	Config  configCmd  `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -50,7 +49,7 @@ func (serveCmd) Run(g *globals) error {
 	defer stop()
 	// A second signal ends the process at once, for whoever does not want to wait.
 	context.AfterFunc(ctx, stop)
-	return roles.Serve(ctx, cfg, buildVersion(), log, os.Stdout)
+	return roles.Serve(ctx, cfg, thisBuild().Version, log, os.Stdout)
 }
 
 func main() {

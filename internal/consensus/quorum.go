@@ -105,7 +105,11 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 			}
 		}
 	}
-	standing := slices.ContainsFunc(ev.Standing, func(st Standing) bool { return st.Audience == muster.Network })
+	// A listing that has lapsed needs a quorum again, even when nobody came by to
+	// end it; the end that was told may be up to granularity too early.
+	standing := slices.ContainsFunc(ev.Standing, func(st Standing) bool {
+		return st.Audience == muster.Network && now.UnixMicro() <= st.Until+granularity.Microseconds()
+	})
 	reached := machines >= q.Machines && len(orgs) >= q.Organisations
 	if reached || standing && last > expired {
 		rule := fmt.Sprintf("%d machines of %d organisations reported it within %s (needed: %d of %d)",

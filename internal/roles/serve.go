@@ -127,7 +127,7 @@ func openBus(ctx context.Context, cfg *Config, db *store.DB, reg prometheus.Regi
 // build makes the services, innermost first.
 func (n *node) build(ctx context.Context) (err error) {
 	cfg := n.cfg
-	n.traces, err = ops.NewTraces(ctx, ops.TraceConfig{Endpoint: cfg.Traces.Endpoint, Sample: cfg.Traces.Sample, Version: n.version, Log: n.log})
+	n.traces, err = ops.NewTraces(ctx, ops.TraceConfig{Endpoint: cfg.Traces.Endpoint, Sample: cfg.Traces.Sample, Version: n.version})
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	}
 	n.bells = &bells{bus: n.bus, log: n.log}
 	n.machines, err = enroll.New(enroll.Config{
-		Store: n.db, Registration: cfg.Registration,
+		Store: directory{n.db}, Registration: cfg.Registration,
 		TokenLifetime: cfg.Tokens.Lifetime, TokenSpread: noneAsNegative(cfg.Tokens.Spread), PublicURL: n.public,
 		Notify: n.bells.machine, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
@@ -291,7 +291,7 @@ func (n *node) status(ctx context.Context) any {
 		Version  string        `json:"version"`
 		URL      string        `json:"url"`
 		Machines enroll.Counts `json:"machines"`
-		Alerts   int64         `json:"alerts"`
+		Alerts   int           `json:"alerts"`
 		Listed   int           `json:"listed"` // on the community blocklist
 		Health   ops.Report    `json:"health"`
 	}{n.version, n.public, n.machines.Counts(), alerts, n.publisher.Count(muster.Network), n.health.Report(ctx)}
@@ -321,14 +321,24 @@ func (n *node) jobs() []ops.Job {
 	const chunk = 5_000 // rows deleted at once, so that others get to write in between
 	return []ops.Job{
 		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
-			before := n.now().Add(-n.cfg.Retention.Alerts)
-			for {
-				gone, err := n.db.PruneAlerts(ctx, before, chunk)
-				if err != nil || gone < chunk {
-					return errors.Join(err, n.db.DeleteExpiredOrders(ctx, n.now()),
-						n.db.DeleteRemovalsBefore(ctx, n.now().Add(-n.cfg.Publish.Expiry)))
-				}
-			}
+			now := n.now()
+			before := now.Add(-n.cfg.Retention.Alerts)
+			_, err1 := prune(func() (int, error) { return n.db.PruneAlerts(ctx, before, chunk) }, chunk)
+			_, err2 := prune(func() (int, error) { return n.db.PruneVerdicts(ctx, before, chunk) }, chunk)
+			_, err3 := n.db.DeleteExpiredOrders(ctx, now)
+			_, err4 := n.db.DeleteRemovalsBefore(ctx, now.Add(-n.cfg.Publish.Expiry))
+			return errors.Join(err1, err2, err3, err4)
 		}},
+	}
+}
+
+// prune repeats a deletion of at most chunk rows until fewer are left.
+func prune(once func() (int, error), chunk int) (total int, err error) {
+	for {
+		n, err := once()
+		total += n
+		if err != nil || n < chunk {
+			return total, err
+		}
 	}
 }

@@ -90,6 +90,7 @@ type Worker struct {
 	names     map[string]string // one copy of every machine and organisation id
 	positions [muster.Partitions]uint64
 	allow     *policy.Allowlist
+	stamped   time.Time // the changelog's latest stamp
 
 	signals  *prometheus.CounterVec
 	verdicts prometheus.Counter
@@ -246,7 +247,7 @@ func (w *Worker) load(ctx context.Context) error {
 		return fmt.Errorf("reading the evidence: %w", err)
 	}
 	w.sources.Set(float64(len(w.evidence)))
-	return w.rejudge(ctx, again, w.cfg.Now())
+	return w.rejudge(ctx, again)
 }
 
 // read fetches ahead of the consumer by one batch.
@@ -330,7 +331,7 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 				w.fold(ch, s)
 			}
 		}
-		w.judge(ch, w.cfg.Now())
+		w.judge(ch, w.stamp())
 		if err := w.write(tx, ch); err != nil {
 			return err
 		}
@@ -387,6 +388,17 @@ func (w *Worker) judge(ch *change, changed time.Time) {
 	}
 }
 
+// stamp returns the time for the changelog, which only grows: those who follow
+// it would miss what a clock that was set back has stamped.
+func (w *Worker) stamp() time.Time {
+	now := w.cfg.Now().UTC().Truncate(time.Microsecond)
+	if !now.After(w.stamped) {
+		now = w.stamped.Add(time.Microsecond)
+	}
+	w.stamped = now
+	return now
+}
+
 // never says why source must not be published, or "".
 func (w *Worker) never(source muster.Source) string {
 	if source.IsReserved() {
@@ -434,7 +446,7 @@ func (w *Worker) install(ch *change) {
 }
 
 // rejudge judges sources again without new signals and commits what changed.
-func (w *Worker) rejudge(ctx context.Context, sources []muster.Source, now time.Time) error {
+func (w *Worker) rejudge(ctx context.Context, sources []muster.Source) error {
 	if len(sources) == 0 {
 		return nil
 	}
@@ -442,11 +454,11 @@ func (w *Worker) rejudge(ctx context.Context, sources []muster.Source, now time.
 	for _, s := range sources {
 		ch.evidence[s] = ch.of(w, s)
 	}
-	return w.commitChange(ctx, ch, now)
+	return w.commitChange(ctx, ch)
 }
 
-func (w *Worker) commitChange(ctx context.Context, ch *change, now time.Time) error {
-	w.judge(ch, now)
+func (w *Worker) commitChange(ctx context.Context, ch *change) error {
+	w.judge(ch, w.stamp())
 	if err := w.cfg.Ledger.Commit(ctx, func(tx Tx) error { return w.write(tx, ch) }); err != nil {
 		return err
 	}
@@ -467,7 +479,7 @@ func (w *Worker) sweep(ctx context.Context) error {
 			}
 		}
 	}
-	if err := w.rejudge(ctx, lapsed, now); err != nil {
+	if err := w.rejudge(ctx, lapsed); err != nil {
 		return err
 	}
 	stale := map[uint8][]muster.Source{}
@@ -538,7 +550,7 @@ func (w *Worker) Forget(ctx context.Context, machine string) error {
 		if len(ch.evidence) == 0 {
 			return nil
 		}
-		return w.commitChange(ctx, ch, w.cfg.Now())
+		return w.commitChange(ctx, ch)
 	})
 }
 
@@ -574,7 +586,7 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 				ch.evidence[source] = ev
 			}
 		}
-		return w.commitChange(ctx, ch, w.cfg.Now())
+		return w.commitChange(ctx, ch)
 	})
 }
 
@@ -590,6 +602,6 @@ func (w *Worker) SetAllowlist(ctx context.Context, a *policy.Allowlist) error {
 				sources = append(sources, source)
 			}
 		}
-		return w.rejudge(ctx, sources, w.cfg.Now())
+		return w.rejudge(ctx, sources)
 	})
 }
