@@ -50,12 +50,13 @@ type EnrolmentKeys interface {
 type Claims interface {
 	CreateClaim(ctx context.Context, c muster.Claim) error
 	Claim(ctx context.Context, hash []byte) (muster.Claim, error)
+	// DeleteClaim takes a claim away; code muster.NotFound when it is gone
+	// already, so that of two people only one redeems it.
 	DeleteClaim(ctx context.Context, hash []byte) error
 }
 
 // Organisations tells whom machines belong to.
 type Organisations interface {
-	Organisation(ctx context.Context, id string) (muster.Organisation, error)
 	Organisations(ctx context.Context) ([]muster.Organisation, error)
 }
 
