@@ -24,8 +24,9 @@ func validate(c *Config, fail func(path string, err error)) {
 	}
 	check("listen", checkListen(c.Listen))
 	if c.Metrics.Listen != "" {
-		check("metrics.listen", checkListen(c.Metrics.Listen))
-		if c.Metrics.Listen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
+		if err := checkListen(c.Metrics.Listen); err != nil {
+			fail("metrics.listen", err)
+		} else if c.Metrics.Listen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
 			fail("metrics.listen", fmt.Errorf("is the same address as listen, %s: expected another port, or \"\" for no metrics", c.Listen))
 		}
 	}

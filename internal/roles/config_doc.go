@@ -146,6 +146,9 @@ func (s setting) yaml() string {
 	return strconv.Quote(text)
 }
 
+// markdown escapes what a doc comment may hold and Markdown would take for markup.
+var markdown = strings.NewReplacer("<", `\<`, "_", `\_`, "*", `\*`)
+
 // ConfigReference returns docs/configuration.md.
 func ConfigReference() string {
 	var out strings.Builder
@@ -178,11 +181,11 @@ log:
 			within = name
 			for _, sec := range sections {
 				if sec.path == name {
-					fmt.Fprintf(&out, "\n## %s\n\n%s\n", name, sec.doc())
+					fmt.Fprintf(&out, "\n## %s\n\n%s\n", name, markdown.Replace(sec.doc()))
 				}
 			}
 		}
-		fmt.Fprintf(&out, "\n### `%s`\n\n%s\n\n", s.path, s.doc())
+		fmt.Fprintf(&out, "\n### `%s`\n\n%s\n\n", s.path, markdown.Replace(s.doc()))
 		fmt.Fprintf(&out, "Default `%s`", s.yaml())
 		if v := s.values(); v != "" {
 			fmt.Fprintf(&out, "; %s", v)

@@ -161,30 +161,38 @@ func (l *loader) readMapping(prefix string, node ast.Node) {
 }
 
 func (l *loader) readValue(s setting, node ast.Node) {
-	at := node.GetToken()
-	l.origins[s.path] = origin{l.file, at}
-	var err error
-	if list, ok := node.(*ast.SequenceNode); ok && s.isList() {
-		items := make([]string, 0, len(list.Values))
-		for _, item := range list.Values {
-			at = item.GetToken()
-			var text string
-			if text, err = l.scalar(item); err != nil {
-				break
-			}
-			items = append(items, text)
-		}
-		if err == nil {
-			err = s.setList(items)
-		}
-	} else {
-		var text string
-		if text, err = l.scalar(node); err == nil {
-			err = s.set(text)
-		}
+	l.origins[s.path] = origin{l.file, node.GetToken()}
+	list, ok := node.(*ast.SequenceNode)
+	if ok && s.isList() {
+		l.readList(s, list)
+		return
+	}
+	text, err := l.scalar(node) // of a list, too: ${NAME} may hold several values
+	if err == nil {
+		err = s.set(text)
+	} else if s.isList() {
+		err = errors.New("expected a list, like [192.0.2.1, 198.51.100.0/24]")
 	}
 	if err != nil {
-		l.fail(at, s.path, "%w", err)
+		l.fail(node.GetToken(), s.path, "%w", err)
+	}
+}
+
+func (l *loader) readList(s setting, list *ast.SequenceNode) {
+	items := make([]string, 0, len(list.Values))
+	for _, item := range list.Values {
+		text, err := l.scalar(item)
+		if err == nil {
+			_, err = parseValue(s.field.Type.Elem(), text)
+		}
+		if err != nil {
+			l.fail(item.GetToken(), s.path, "%w", err)
+			return
+		}
+		items = append(items, text)
+	}
+	if err := s.setList(items); err != nil {
+		l.fail(list.GetToken(), s.path, "%w", err)
 	}
 }
 
@@ -198,7 +206,7 @@ func (l *loader) scalar(node ast.Node) (string, error) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		return node.GetToken().Value, nil
 	}
-	return "", errors.New("expected one plain value")
+	return "", errors.New("expected one plain value: no list, no mapping, no anchor")
 }
 
 // expand replaces ${NAME} and ${NAME:-default}; $$ is a dollar sign.

@@ -269,7 +269,8 @@ func number(v reflect.Value) float64 {
 	return v.Float()
 }
 
-var urlPassword = regexp.MustCompile(`(://[^\s/@:]*:)[^\s/@]*@`)
+// urlPassword reaches to the last @: people forget to escape those in passwords.
+var urlPassword = regexp.MustCompile(`(://[^\s/@:]*:)[^\s"]*@`)
 
 // hidePasswords replaces the passwords of the URLs in s.
 func hidePasswords(s string) string { return urlPassword.ReplaceAllString(s, "${1}***@") }
