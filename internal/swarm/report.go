@@ -46,7 +46,7 @@ type Result struct {
 // WriteTable writes the result as a Markdown table of one row, fit for a
 // document, and lines for what is not in every run.
 func (r *Result) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', tabwriter.AlignRight|tabwriter.Debug)
+	t := tabwriter.NewWriter(w, 0, 0, 0, ' ', tabwriter.AlignRight|tabwriter.Debug)
 	rows := [][]string{
 		{"kind", "connections", "rate", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors", "server CPU", "server peak RSS", "generator CPU"},
 		nil,
@@ -61,7 +61,7 @@ func (r *Result) WriteTable(w io.Writer) error {
 	}
 	for _, row := range rows {
 		for _, cell := range row {
-			fmt.Fprint(t, "\t", cell, " ")
+			fmt.Fprint(t, "\t ", cell, " ")
 		}
 		fmt.Fprintln(t, "\t")
 	}

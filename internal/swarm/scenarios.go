@@ -64,10 +64,10 @@ var (
 		`{"key":"target_user","value":"[\"pi\",\"hadoop\",\"jenkins\",\"minecraft\",\"steam\",\"www\"]"}`,
 	}
 	webContexts = []string{
-		`{"key":"method","value":"[\"GET\"]"},{"key":"status","value":"[\"404\"]"},{"key":"target_uri","value":"[\"/.env\",\"/.git/config\",\"/config.json\",\"/wp-config.php.bak\"]"},{"key":"user_agent","value":"[\"Mozilla/5.0 (X11; Linux x86_64)\"]"}`,
-		`{"key":"method","value":"[\"GET\",\"POST\"]"},{"key":"status","value":"[\"404\",\"403\"]"},{"key":"target_uri","value":"[\"/wp-login.php\",\"/xmlrpc.php\",\"/wp-admin/setup-config.php\"]"},{"key":"user_agent","value":"[\"python-requests/2.31.0\"]"}`,
-		`{"key":"method","value":"[\"GET\"]"},{"key":"status","value":"[\"400\"]"},{"key":"target_uri","value":"[\"/cgi-bin/.%2e/.%2e/.%2e/.%2e/bin/sh\"]"},{"key":"user_agent","value":"[\"Go-http-client/1.1\"]"}`,
-		`{"key":"method","value":"[\"POST\"]"},{"key":"status","value":"[\"301\"]"},{"key":"target_uri","value":"[\"/vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php\"]"},{"key":"user_agent","value":"[\"Custom-AsyncHttpClient\"]"}`,
+		`{"key":"method","value":"[\"GET\"]"},{"key":"status","value":"[\"404\"]"},{"key":"target_uri","value":"[\"/.env\",\"/.git/config\"]"}`,
+		`{"key":"method","value":"[\"POST\"]"},{"key":"status","value":"[\"403\"]"},{"key":"target_uri","value":"[\"/wp-login.php\",\"/xmlrpc.php\"]"}`,
+		`{"key":"target_uri","value":"[\"/cgi-bin/.%2e/.%2e/.%2e/bin/sh\"]"},{"key":"user_agent","value":"[\"Go-http-client/1.1\"]"}`,
+		`{"key":"target_uri","value":"[\"/vendor/phpunit/src/Util/PHP/eval-stdin.php\"]"},{"key":"user_agent","value":"[\"curl/7.88.1\"]"}`,
 	}
 )
 

@@ -134,7 +134,7 @@ func (s *Server) AwaitReady(ctx context.Context) error {
 		select {
 		case <-poll.C:
 		case <-s.exited:
-			return fmt.Errorf("the server ended before it was ready: %w", s.err)
+			return fmt.Errorf("the server ended before it was ready (%v)", s.err)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -227,7 +227,7 @@ func (s *Server) AwaitCounted(ctx context.Context) (time.Duration, error) {
 		select {
 		case <-poll.C:
 		case <-s.exited:
-			return 0, fmt.Errorf("the server ended with %d entries not counted: %w", lag, s.err)
+			return 0, fmt.Errorf("the server ended with %d entries not counted (%v)", lag, s.err)
 		case <-ctx.Done():
 			return 0, fmt.Errorf("%w: %d entries not counted", context.Cause(ctx), lag)
 		}
