@@ -177,15 +177,16 @@ const maxReport = 256 << 10
 
 // metrics answers POST /metrics and /metrics/.
 func (e *Edge) metrics(w http.ResponseWriter, r *http.Request) error {
-	return e.report(w, r, "metrics", func(body []byte) (version string, err error) {
+	return e.report(w, r, "metrics", http.StatusBadRequest, func(body []byte) (version string, err error) {
 		m, err := wire.DecodeMetrics(body)
 		return m.Version, err
 	})
 }
 
-// usageMetrics answers POST /usage-metrics.
+// usageMetrics answers POST /usage-metrics. What cannot be read is 422: engines
+// drop such a report, and would send it again for ever after a 400.
 func (e *Edge) usageMetrics(w http.ResponseWriter, r *http.Request) error {
-	return e.report(w, r, "usage", func(body []byte) (version string, err error) {
+	return e.report(w, r, "usage", http.StatusUnprocessableEntity, func(body []byte) (version string, err error) {
 		u, err := wire.DecodeUsageMetrics(body)
 		if u.LAPI != nil {
 			version = u.LAPI.Version
@@ -194,7 +195,9 @@ func (e *Edge) usageMetrics(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, decode func([]byte) (string, error)) error {
+// report keeps a machine's report of a kind; unreadable is the status for one
+// that cannot be decoded.
+func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, unreadable int, decode func([]byte) (string, error)) error {
 	id, err := e.authenticate(r)
 	if err != nil {
 		return err
@@ -205,6 +208,11 @@ func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, decod
 	}
 	defer release()
 	version, err := decode(body)
+	if muster.CodeOf(err) == muster.Invalid {
+		ops.RecordOf(r.Context()).Err = err
+		e.write(w, unreadable, wire.AppendError(nil, err.Error(), ""))
+		return nil
+	}
 	if err != nil {
 		return err
 	}

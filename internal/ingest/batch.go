@@ -105,11 +105,12 @@ func (b *Batch) Add(index int, it *Item) {
 		b.Refuse(index, CodeNotEnrolled, "this machine is not enrolled, or waits for acceptance: its signals are not kept")
 		return
 	}
-	if it.Scenario == "" {
+	scenario := clean(it.Scenario)
+	if scenario == "" {
 		b.Refuse(index, CodeNoScenario, "scenario is missing")
 		return
 	}
-	if len(it.Scenario) > maxScenario {
+	if len(scenario) > maxScenario {
 		b.Refuse(index, CodeTooLong, "scenario is longer than 256 bytes")
 		return
 	}
@@ -122,7 +123,7 @@ func (b *Batch) Add(index int, it *Item) {
 		Organisation: b.sender.Organisation,
 		Received:     b.received,
 		At:           at,
-		Scenario:     it.Scenario,
+		Scenario:     scenario,
 		ScenarioHash: hexHash(it.Hash),
 		Version:      cut(it.Version),
 		Trust:        muster.ParseScenarioTrust(it.Trust),
@@ -302,9 +303,25 @@ func hexHash(h string) string {
 	return strings.ToLower(h)
 }
 
+// cut bounds a short text and takes control characters out of it: they are
+// legal JSON, but no database and no terminal wants them.
 func cut(s string) string {
 	if len(s) > maxShort {
-		return strings.ToValidUTF8(s[:maxShort], "")
+		s = strings.ToValidUTF8(s[:maxShort], "")
+	}
+	return clean(s)
+}
+
+func clean(s string) string {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return strings.Map(func(r rune) rune {
+				if r < ' ' || r == 0x7f {
+					return -1
+				}
+				return r
+			}, s)
+		}
 	}
 	return s
 }

@@ -17,7 +17,7 @@ func AppendLogin(b []byte, token string, expire time.Time) []byte {
 	b = append(b, `{"code":200,"expire":`...)
 	b = appendTime(b, expire)
 	b = append(b, `,"token":`...)
-	b = appendString(b, token)
+	b = AppendString(b, token)
 	return append(b, '}')
 }
 
@@ -28,10 +28,10 @@ func AppendMessage(b []byte, message string) []byte { return AppendError(b, mess
 // engine 1.4.6 dereferences unchecked; errors is left out when details is "".
 func AppendError(b []byte, message, details string) []byte {
 	b = append(b, `{"message":`...)
-	b = appendString(b, message)
+	b = AppendString(b, message)
 	if details != "" {
 		b = append(b, `,"errors":`...)
-		b = appendString(b, details)
+		b = AppendString(b, details)
 	}
 	return append(b, '}')
 }
@@ -40,7 +40,7 @@ func AppendError(b []byte, message, details string) []byte {
 // person accepts the machine, and until when (in milliseconds).
 func AppendEnrolLink(b []byte, url string, expire time.Time) []byte {
 	b = append(b, `{"url":`...)
-	b = appendString(b, url)
+	b = AppendString(b, url)
 	b = append(b, `,"expire_at":`...)
 	b = strconv.AppendInt(b, expire.UnixMilli(), 10)
 	return append(b, '}')
@@ -49,7 +49,7 @@ func AppendEnrolLink(b []byte, url string, expire time.Time) []byte {
 // AppendPermissions appends the answer to GET /v1/permissions of PAPI.
 func AppendPermissions(b []byte, plan muster.Plan) []byte {
 	b = append(b, `{"status":"OK","plan":`...)
-	b = appendString(b, planTitle(plan))
+	b = AppendString(b, planTitle(plan))
 	return append(b, `,"categories":["decision","alert","management"]}`...)
 }
 
@@ -69,7 +69,7 @@ func planTitle(plan muster.Plan) string {
 // AppendPAPIError appends a PAPI error, whose field is error and not message.
 func AppendPAPIError(b []byte, text string) []byte {
 	b = append(b, `{"error":`...)
-	b = appendString(b, text)
+	b = AppendString(b, text)
 	return append(b, '}')
 }
 
@@ -94,9 +94,9 @@ func appendDuration(b []byte, d time.Duration) []byte {
 	return append(b, 's', '"')
 }
 
-// appendString appends s as a JSON string; bytes that are no UTF-8 become
+// AppendString appends s as a JSON string; bytes that are no UTF-8 become
 // U+FFFD.
-func appendString(b []byte, s string) []byte {
+func AppendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	start := 0

@@ -83,7 +83,7 @@ func sampleStream() Stream {
 func TestAppendStringIsWhatTheStandardLibraryReads(t *testing.T) {
 	for _, s := range []string{"", "plain", "q\"b\\s/", "\x00\x1f\n\r\t\x7f", "é€😀\u2028", "bad\xff\xc3(", "\xed\xa0\x80", "end\xe2\x82"} {
 		var got string
-		if err := json.Unmarshal(appendString(nil, s), &got); err != nil {
+		if err := json.Unmarshal(AppendString(nil, s), &got); err != nil {
 			t.Errorf("%q: %v", s, err)
 			continue
 		}

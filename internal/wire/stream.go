@@ -121,9 +121,9 @@ func appendGroup(b []byte, g *Group) (out []byte, dropped int) {
 	}
 	before := len(b)
 	b = append(comma(b), `{"scenario":`...)
-	b = appendString(b, g.Scenario)
+	b = AppendString(b, g.Scenario)
 	b = append(b, `,"scope":`...)
-	b = appendString(b, g.Scope)
+	b = AppendString(b, g.Scope)
 	b = append(b, `,"decisions":[`...)
 	begin := len(b)
 	address := isAddressScope(g.Scope)
@@ -152,7 +152,7 @@ func appendDeletedGroup(b []byte, g *DeletedGroup) (out []byte, dropped int) {
 	}
 	before := len(b)
 	b = append(comma(b), `{"scope":`...)
-	b = appendString(b, g.Scope)
+	b = AppendString(b, g.Scope)
 	b = append(b, `,"decisions":[`...)
 	begin := len(b)
 	address := isAddressScope(g.Scope)
@@ -209,9 +209,9 @@ func appendFlat(b []byte, scenario, scope string, d time.Duration, v Value) ([]b
 	b = append(comma(b), `{"duration":`...)
 	b = appendDuration(b, d)
 	b = append(b, `,"origin":"CAPI","scenario":`...)
-	b = appendString(b, scenario)
+	b = AppendString(b, scenario)
 	b = append(b, `,"scope":`...)
-	b = appendString(b, scope)
+	b = AppendString(b, scope)
 	b = append(b, `,"type":"ban","value":`...)
 	b, ok := v.append(b, isAddressScope(scope))
 	if !ok {
@@ -224,7 +224,7 @@ func appendFlat(b []byte, scenario, scope string, d time.Duration, v Value) ([]b
 // sent. address says that the scope is ip or range.
 func (v *Value) append(b []byte, address bool) ([]byte, bool) {
 	if !address {
-		return appendString(b, v.Text), !isBlank(v.Text)
+		return AppendString(b, v.Text), !isBlank(v.Text)
 	}
 	src := v.Source
 	if !src.IsValid() {
@@ -265,13 +265,13 @@ func (l *BlocklistLink) check() error {
 
 func (l *BlocklistLink) append(b []byte) []byte {
 	b = append(b, `{"name":`...)
-	b = appendString(b, l.Name)
+	b = AppendString(b, l.Name)
 	b = append(b, `,"url":`...)
-	b = appendString(b, l.URL)
+	b = AppendString(b, l.URL)
 	b = append(b, `,"remediation":`...)
-	b = appendString(b, l.Remediation)
+	b = AppendString(b, l.Remediation)
 	b = append(b, `,"scope":`...)
-	b = appendString(b, l.Scope)
+	b = AppendString(b, l.Scope)
 	b = append(b, `,"duration":`...)
 	b = appendDuration(b, l.Duration)
 	return append(b, '}')
@@ -298,13 +298,13 @@ func (l *AllowlistLink) append(b []byte) []byte {
 		description = l.Name
 	}
 	b = append(b, `{"id":`...)
-	b = appendString(b, l.ID)
+	b = AppendString(b, l.ID)
 	b = append(b, `,"name":`...)
-	b = appendString(b, l.Name)
+	b = AppendString(b, l.Name)
 	b = append(b, `,"description":`...)
-	b = appendString(b, description)
+	b = AppendString(b, description)
 	b = append(b, `,"url":`...)
-	b = appendString(b, l.URL)
+	b = AppendString(b, l.URL)
 	b = append(b, `,"created_at":`...)
 	b = appendTime(b, l.CreatedAt)
 	b = append(b, `,"updated_at":`...)
