@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // HTTPConfig configures NewHTTP.
@@ -128,6 +129,10 @@ func (h *httpRecorder) finish(r *http.Request, rec *Record) {
 	}
 	rec.Route = routeOf(r, rec)
 	h.metrics.observe(rec)
+	span := trace.SpanFromContext(r.Context())
+	if span.IsRecording() {
+		span.SetName(rec.Route)
+	}
 
 	level := slog.LevelDebug
 	switch {
@@ -147,7 +152,7 @@ func (h *httpRecorder) finish(r *http.Request, rec *Record) {
 			return
 		}
 	}
-	attrs := make([]slog.Attr, 0, 14)
+	attrs := make([]slog.Attr, 0, 15)
 	attrs = append(attrs,
 		slog.String(KeyRoute, rec.Route),
 		slog.Int(KeyStatus, rec.Status),
@@ -164,6 +169,9 @@ func (h *httpRecorder) finish(r *http.Request, rec *Record) {
 	}
 	if rec.Err != nil {
 		attrs = append(attrs, slog.Any(KeyError, rec.Err))
+	}
+	if id := span.SpanContext().TraceID(); id.IsValid() {
+		attrs = append(attrs, slog.String(KeyTrace, id.String()))
 	}
 	if omitted > 0 {
 		attrs = append(attrs, slog.Int64(KeyOmitted, omitted))

@@ -89,20 +89,12 @@ func (t *Traces) Tracer(name string) trace.Tracer {
 }
 
 // Wrap traces the requests of next; when traces are off it returns next itself.
-// It belongs inside NewHTTP, around the ServeMux.
+// It belongs around NewHTTP, which names each span after the route.
 func (t *Traces) Wrap(next http.Handler) http.Handler {
 	if t.provider == nil {
 		return next
 	}
-	// The mux names the route on the request that it is given, which is not the
-	// one that otelhttp or the recorder hold: hand it out through the Record.
-	named := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r)
-		rec := RecordOf(r.Context())
-		rec.Route = routeOf(r, rec)
-		trace.SpanFromContext(r.Context()).SetName(rec.Route)
-	})
-	return otelhttp.NewHandler(named, "request",
+	return otelhttp.NewHandler(next, "request",
 		otelhttp.WithTracerProvider(t.provider),
 		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
 		otelhttp.WithPropagators(propagation.TraceContext{}))

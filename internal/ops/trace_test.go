@@ -1,7 +1,9 @@
 package ops
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -48,10 +50,14 @@ func TestTracesReachTheCollector(t *testing.T) {
 		}
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /v3/{thing}", func(http.ResponseWriter, *http.Request) {})
-		h := NewHTTP(traces.Wrap(mux), HTTPConfig{})
+		var log bytes.Buffer
+		h := traces.Wrap(NewHTTP(mux, HTTPConfig{Log: NewLogger(&log, slog.LevelDebug, LogJSON)}))
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/v3/secret", nil))
 		if err := traces.Service().Stop(t.Context()); err != nil { // flushes
 			t.Errorf("%s: %v", name, err)
+		}
+		if !strings.Contains(log.String(), `"trace":"`) {
+			t.Errorf("%s: the log line lacks the trace: %s", name, log.String())
 		}
 		collector.Close()
 		body := <-got
