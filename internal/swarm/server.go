@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +21,7 @@ type ServerConfig struct {
 	Binary  string   // the muster program
 	DataDir string   // its data; existing data is taken up
 	Listen  string   // "" takes a free port of 127.0.0.1
-	Env     []string // beyond the environment and the metrics listener's address
+	Env     []string // settings, as MUSTER_…=value; those of this process's environment are left out
 	Log     string   // file for its output, appended to; "" is DataDir with .log at its end
 }
 
@@ -86,7 +87,7 @@ func Launch(cfg ServerConfig) (*Server, error) {
 		cfg: cfg, exited: make(chan struct{}),
 	}
 	s.cmd = exec.Command(cfg.Binary, "serve", "--data-dir", cfg.DataDir, "--listen", listen)
-	s.cmd.Env = append(append(os.Environ(), cfg.Env...), "MUSTER_METRICS__LISTEN="+metrics)
+	s.cmd.Env = append(append(cleanEnviron(), cfg.Env...), "MUSTER_METRICS__LISTEN="+metrics)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	detach(s.cmd)
 	s.start = time.Now()
@@ -98,6 +99,12 @@ func Launch(cfg ServerConfig) (*Server, error) {
 		close(s.exited)
 	}()
 	return s, nil
+}
+
+// cleanEnviron is the environment without Muster's own settings: they are those
+// of another server, whose database and data must not be touched.
+func cleanEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MUSTER_") })
 }
 
 // freeAddress returns an address that nobody listens on at the moment.
@@ -174,6 +181,7 @@ func (s *Server) Kill() error {
 // it printed.
 func (s *Server) Admin(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, s.cfg.Binary, append(append([]string{"admin"}, args...), "--data-dir", s.cfg.DataDir)...)
+	cmd.Env = cleanEnviron()
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	out, err := cmd.Output()
