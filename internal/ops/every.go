@@ -36,7 +36,7 @@ func (j Job) Run(ctx context.Context) error {
 		}
 		if err := j.Do(ctx); err != nil && ctx.Err() == nil {
 			log.Warn("periodic job failed; it will be tried again",
-				slog.String(KeyName, j.Name), slog.Any(KeyError, err), slog.Duration("interval", j.Interval))
+				slog.String(KeyName, j.Name), slog.Any(KeyError, err), slog.Duration(KeyInterval, j.Interval))
 		}
 		timer.Reset(j.wait())
 	}
@@ -46,7 +46,7 @@ func (j Job) wait() time.Duration {
 	if j.Jitter <= 0 {
 		return j.Interval
 	}
-	return j.Interval + rand.N(j.Jitter) //nolint:gosec // spreading load needs no secrecy
+	return j.Interval + rand.N(j.Jitter)
 }
 
 // Service returns the job as a part of a Group.

@@ -140,7 +140,7 @@ func (h *Health) runChecks(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		go func() { // it is late: let the next report try again once it has returned
-			<-results[i]
+			_ = <-results[i]
 			h.mu.Lock()
 			c.busy = false
 			h.mu.Unlock()
@@ -163,15 +163,12 @@ func (h *Health) set(c *check, err error) {
 	if state == c.state && reason == c.reason {
 		return
 	}
-	level, text := slog.LevelWarn, "health check is not well"
 	if state == checkOK {
-		level, text = slog.LevelInfo, "health check is well again"
+		h.log.Info("health check is well again", slog.String(KeyName, c.name))
+	} else {
+		h.log.Warn("health check is not well",
+			slog.String(KeyName, c.name), slog.String(KeyState, string(state)), slog.Any(KeyError, err))
 	}
-	attrs := []slog.Attr{slog.String(KeyName, c.name), slog.String(KeyState, string(state))}
-	if err != nil {
-		attrs = append(attrs, slog.Any(KeyError, err))
-	}
-	h.log.LogAttrs(context.Background(), level, text, attrs...)
 	c.state, c.reason, c.changed = state, reason, h.now()
 }
 

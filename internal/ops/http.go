@@ -160,10 +160,10 @@ func (h *httpRecorder) finish(r *http.Request, rec *Record) {
 		slog.Int64(KeyBytesIn, rec.BytesIn),
 		slog.Int64(KeyBytesOut, rec.BytesOut),
 		slog.String(KeyPeer, r.RemoteAddr))
-	attrs = appendString(attrs, KeyMachine, rec.Machine)
-	attrs = appendString(attrs, KeyOrganisation, rec.Organisation)
-	attrs = appendString(attrs, KeyUser, rec.User)
-	attrs = appendString(attrs, KeyAgent, clip(r.UserAgent(), 100))
+	attrs = appendSet(attrs, slog.String(KeyMachine, rec.Machine))
+	attrs = appendSet(attrs, slog.String(KeyOrganisation, rec.Organisation))
+	attrs = appendSet(attrs, slog.String(KeyUser, rec.User))
+	attrs = appendSet(attrs, slog.String(KeyAgent, clip(r.UserAgent(), 100)))
 	if rec.Accepted != 0 || rec.Refused != 0 {
 		attrs = append(attrs, slog.Int(KeyAccepted, rec.Accepted), slog.Int(KeyRefused, rec.Refused))
 	}
@@ -179,11 +179,12 @@ func (h *httpRecorder) finish(r *http.Request, rec *Record) {
 	h.cfg.Log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
-func appendString(attrs []slog.Attr, key, value string) []slog.Attr {
-	if value == "" {
+// appendSet appends a text attribute unless it is empty.
+func appendSet(attrs []slog.Attr, attr slog.Attr) []slog.Attr {
+	if attr.Value.String() == "" {
 		return attrs
 	}
-	return append(attrs, slog.String(key, value))
+	return append(attrs, attr)
 }
 
 func routeOf(r *http.Request, rec *Record) string {

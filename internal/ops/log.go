@@ -30,6 +30,7 @@ const (
 	KeyCount        = "count"
 	KeyBytes        = "bytes"
 	KeyDuration     = "duration"
+	KeyInterval     = "interval"
 	KeyVersion      = "version"
 	KeyStack        = "stack"
 	KeyTrace        = "trace" // OpenTelemetry trace id

@@ -72,7 +72,7 @@ func TestStopDrains(t *testing.T) {
 		t.Fatalf("stopped with a request at work: %v", err)
 	default:
 	}
-	if _, err := http.Get(url); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := net.Dial("tcp", strings.TrimPrefix(url, "http://")); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("new connection during the drain: %v", err)
 	}
 	close(finish)
