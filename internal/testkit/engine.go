@@ -325,9 +325,9 @@ func (e *Engine) Feed(t testing.TB, log string, lines []string) {
 	}
 }
 
-// Decision is an active decision of an engine.
+// Decision is an active decision of an engine, as cscli shows it: without its
+// uuid.
 type Decision struct {
-	UUID     string `json:"uuid"`
 	Origin   string `json:"origin"`
 	Type     string `json:"type"`
 	Scope    string `json:"scope"`
