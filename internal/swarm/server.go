@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -212,8 +213,8 @@ func (s *Server) Lag(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	lag, ok := m["muster_tally_lag_entries"]
-	if !ok {
-		return 0, errors.New("the metrics page has no muster_tally_lag_entries")
+	if !ok || math.IsNaN(lag) {
+		return 0, errors.New("the metrics page has no value for muster_tally_lag_entries")
 	}
 	return int64(lag), nil
 }
