@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster"
@@ -21,7 +22,7 @@ const selectAlerts = `SELECT id, at, received, organisation, machine, source, sc
 func scanAlert(rows *sql.Rows) (muster.Signal, error) {
 	var s muster.Signal
 	var id []byte
-	err := rows.Scan(&id, asTime(&s.At), asTime(&s.Received), &s.Organisation, &s.Machine, asSource(&s.Source), &s.Scope, &s.Value,
+	err := rows.Scan(&id, (*timeColumn)(&s.At), (*timeColumn)(&s.Received), &s.Organisation, &s.Machine, (*sourceColumn)(&s.Source), &s.Scope, &s.Value,
 		&s.Scenario, &s.ScenarioHash, &s.Version, &s.Trust, &s.Kind, &s.Country, &s.ASN, &s.ASName, &s.Flags, &s.Detail)
 	if err == nil && copy(s.ID[:], id) != len(s.ID) {
 		err = fmt.Errorf("expected an alert's id of %d bytes, got %d", len(s.ID), len(id))
@@ -54,6 +55,11 @@ func CursorAfter(s muster.Signal) AlertCursor { return AlertCursor{s.At, s.ID} }
 
 // Alerts returns a page of stored signals, newest first.
 func (db *DB) Alerts(ctx context.Context, q AlertQuery) ([]muster.Signal, error) {
+	query, args := q.sql()
+	return list(ctx, db.reader, scanAlert, query, args...)
+}
+
+func (q AlertQuery) sql() (query string, args []any) {
 	w := where{}
 	if q.Organisation != "" {
 		w.add(`organisation = ?`, q.Organisation)
@@ -76,7 +82,7 @@ func (db *DB) Alerts(ctx context.Context, q AlertQuery) ([]muster.Signal, error)
 	if q.After != (AlertCursor{}) {
 		w.add(`(at, id) < (?, ?)`, micros(q.After.At), q.After.ID[:])
 	}
-	return list(ctx, db.reader, scanAlert, selectAlerts+w.sql()+` ORDER BY at DESC, id DESC LIMIT ?`, append(w.args, page(q.Limit))...)
+	return selectAlerts + w.sql() + ` ORDER BY at DESC, id DESC LIMIT ?`, append(w.args, page(q.Limit))
 }
 
 // CountAlerts returns how many alerts are stored. It reads the whole index.
@@ -84,20 +90,27 @@ func (db *DB) CountAlerts(ctx context.Context) (int, error) {
 	return one(ctx, db.reader, "count", scalar[int], `SELECT COUNT(*) FROM alerts`)
 }
 
-// pruneChunk keeps the transactions of PruneAlerts short, because everybody
-// else who writes waits for them.
-const pruneChunk = 2000
+const deleteOldestAlerts = `DELETE FROM alerts WHERE (part, id) IN (SELECT part, id FROM alerts WHERE at < ? ORDER BY at LIMIT ?)`
 
 // PruneAlerts deletes alerts of what happened before a time, oldest first and at
 // most limit of them, in short transactions, and returns how many it deleted.
 // Fewer than limit means that none is left.
 func (db *DB) PruneAlerts(ctx context.Context, before time.Time, limit int) (int, error) {
-	deleted := 0
+	return db.prune(ctx, limit, deleteOldestAlerts, micros(before))
+}
+
+// pruneChunk keeps the transactions of prune short, because everybody else who
+// writes waits for them.
+const pruneChunk = 2000
+
+// prune repeats a deletion, whose last parameter is how many rows at most, until
+// limit rows are deleted or none is left.
+func (db *DB) prune(ctx context.Context, limit int, deletion string, args ...any) (deleted int, err error) {
 	for deleted < limit {
 		chunk := min(pruneChunk, limit-deleted)
 		var n int64
 		err := db.write(ctx, func(tx *writer) (err error) {
-			n, err = tx.exec(`DELETE FROM alerts WHERE (part, id) IN (SELECT part, id FROM alerts WHERE at < ? ORDER BY at LIMIT ?)`, micros(before), chunk)
+			n, err = tx.exec(deletion, append(slices.Clip(args), chunk)...)
 			return err
 		})
 		deleted += int(n)

@@ -38,7 +38,7 @@ func (db *DB) DeleteAllowEntry(ctx context.Context, source muster.Source) error 
 func (db *DB) AllowEntries(ctx context.Context, now time.Time) ([]muster.AllowEntry, error) {
 	scan := func(rows *sql.Rows) (muster.AllowEntry, error) {
 		var e muster.AllowEntry
-		err := rows.Scan(asSource(&e.Source), &e.Reason, asTime(&e.CreatedAt), asTime(&e.ExpiresAt))
+		err := rows.Scan((*sourceColumn)(&e.Source), &e.Reason, (*timeColumn)(&e.CreatedAt), (*timeColumn)(&e.ExpiresAt))
 		return e, err
 	}
 	return list(ctx, db.reader, scan,

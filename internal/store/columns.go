@@ -1,7 +1,6 @@
 package store
 
 import (
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -17,51 +16,59 @@ func micros(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
-// column scans a stored form into a field; made by the functions below, for
-// use as an argument of Scan.
-type column func(src any) error
+// The types below scan stored forms into the fields that they are made from by
+// conversion of the pointer: rows.Scan((*timeColumn)(&m.RegisteredAt)).
 
-func (c column) Scan(src any) error { return c(src) }
+// timeColumn scans micros.
+type timeColumn time.Time
 
-// asTime scans micros.
-func asTime(t *time.Time) sql.Scanner {
-	return column(func(src any) error {
-		us, ok := src.(int64)
-		if !ok {
-			return fmt.Errorf("expected a time as an integer, got %T", src)
-		}
-		*t = time.Time{}
-		if us != 0 {
-			*t = time.UnixMicro(us).UTC()
-		}
+func (c *timeColumn) Scan(src any) error {
+	us, ok := src.(int64)
+	if !ok {
+		return fmt.Errorf("expected a time as an integer, got %T", src)
+	}
+	*c = timeColumn{}
+	if us != 0 {
+		*c = timeColumn(time.UnixMicro(us).UTC())
+	}
+	return nil
+}
+
+// sourceColumn scans sourceKey.
+type sourceColumn muster.Source
+
+func (c *sourceColumn) Scan(src any) error {
+	b, ok := src.([]byte)
+	if !ok {
+		return fmt.Errorf("expected a source as bytes, got %T", src)
+	}
+	source, err := muster.SourceFromBinary(b)
+	*c = sourceColumn(source)
+	return err
+}
+
+// listColumn scans jsonList; an empty list becomes nil.
+type listColumn []string
+
+func (c *listColumn) Scan(src any) error {
+	*c = nil
+	if src == "[]" {
 		return nil
-	})
+	}
+	return scanJSON(src, (*[]string)(c))
 }
 
-// asSource scans the 17 bytes of a source.
-func asSource(s *muster.Source) sql.Scanner {
-	return column(func(src any) error {
-		b, ok := src.([]byte)
-		if !ok {
-			return fmt.Errorf("expected a source as bytes, got %T", src)
-		}
-		var err error
-		*s, err = muster.SourceFromBinary(b)
-		return err
-	})
-}
+// reasonsColumn scans the JSON form.
+type reasonsColumn muster.Reasons
 
-// asJSON scans a JSON text into v.
-func asJSON(v any) sql.Scanner {
-	return column(func(src any) error {
-		switch text := src.(type) {
-		case string:
-			return json.Unmarshal([]byte(text), v)
-		case []byte:
-			return json.Unmarshal(text, v)
-		}
+func (c *reasonsColumn) Scan(src any) error { return scanJSON(src, (*muster.Reasons)(c)) }
+
+func scanJSON(src, into any) error {
+	text, ok := src.(string)
+	if !ok {
 		return fmt.Errorf("expected a JSON text, got %T", src)
-	})
+	}
+	return json.Unmarshal([]byte(text), into)
 }
 
 // jsonList is how lists of strings are stored; nil and empty are the same.
@@ -74,17 +81,6 @@ func jsonList(list []string) string {
 		panic(err) // strings always have a JSON form
 	}
 	return string(b)
-}
-
-// asList scans what jsonList made; an empty list becomes nil.
-func asList(list *[]string) sql.Scanner {
-	return column(func(src any) error {
-		*list = nil
-		if src == "[]" {
-			return nil
-		}
-		return asJSON(list).Scan(src)
-	})
 }
 
 // blob is how byte strings are stored: never NULL, which nil would be.

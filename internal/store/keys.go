@@ -28,8 +28,8 @@ const selectKeys = `SELECT id, hash, organisation, tags, auto_accept, max_uses, 
 
 func scanKey(rows *sql.Rows) (muster.EnrolmentKey, error) {
 	var k muster.EnrolmentKey
-	err := rows.Scan(&k.ID, &k.Hash, &k.Organisation, asList(&k.Tags), &k.AutoAccept, &k.MaxUses, &k.Uses,
-		asTime(&k.CreatedAt), asTime(&k.ExpiresAt), asTime(&k.RevokedAt))
+	err := rows.Scan(&k.ID, &k.Hash, &k.Organisation, (*listColumn)(&k.Tags), &k.AutoAccept, &k.MaxUses, &k.Uses,
+		(*timeColumn)(&k.CreatedAt), (*timeColumn)(&k.ExpiresAt), (*timeColumn)(&k.RevokedAt))
 	return k, err
 }
 
@@ -123,7 +123,7 @@ func (db *DB) CreateClaim(ctx context.Context, c Claim) error {
 func (db *DB) Claim(ctx context.Context, codeHash []byte, now time.Time) (Claim, error) {
 	scan := func(rows *sql.Rows) (Claim, error) {
 		var c Claim
-		err := rows.Scan(&c.Machine, &c.CodeHash, &c.Name, asList(&c.Tags), asTime(&c.ExpiresAt))
+		err := rows.Scan(&c.Machine, &c.CodeHash, &c.Name, (*listColumn)(&c.Tags), (*timeColumn)(&c.ExpiresAt))
 		return c, err
 	}
 	c, err := one(ctx, db.reader, "code", scan, `SELECT machine, code_hash, name, tags, expires_at FROM claims WHERE code_hash = ?`, blob(codeHash))

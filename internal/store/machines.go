@@ -43,10 +43,10 @@ const selectMachines = `SELECT id, state, organisation, name, tags, scenarios, v
 
 func scanMachine(rows *sql.Rows) (muster.Machine, error) {
 	var m muster.Machine
-	err := rows.Scan(&m.ID, &m.State, &m.Organisation, &m.Name, asList(&m.Tags), asList(&m.Scenarios), &m.Version, &m.Credential,
-		asTime(&m.RegisteredAt), asTime(&m.EnrolledAt), asTime(&m.TokensFrom),
-		asTime(&m.Seen.Login), asTime(&m.Seen.Pull), asTime(&m.Seen.Push),
-		asTime(&m.Seen.Metrics), asTime(&m.Seen.Poll), asTime(&m.Seen.Heartbeat))
+	err := rows.Scan(&m.ID, &m.State, &m.Organisation, &m.Name, (*listColumn)(&m.Tags), (*listColumn)(&m.Scenarios), &m.Version, &m.Credential,
+		(*timeColumn)(&m.RegisteredAt), (*timeColumn)(&m.EnrolledAt), (*timeColumn)(&m.TokensFrom),
+		(*timeColumn)(&m.Seen.Login), (*timeColumn)(&m.Seen.Pull), (*timeColumn)(&m.Seen.Push),
+		(*timeColumn)(&m.Seen.Metrics), (*timeColumn)(&m.Seen.Poll), (*timeColumn)(&m.Seen.Heartbeat))
 	return m, err
 }
 
@@ -239,7 +239,7 @@ func (db *DB) PutMachineReports(ctx context.Context, reports []MachineReport) er
 func (db *DB) MachineReport(ctx context.Context, machine string, kind ReportKind) (MachineReport, error) {
 	scan := func(rows *sql.Rows) (MachineReport, error) {
 		r := MachineReport{Machine: machine, Kind: kind}
-		err := rows.Scan(asTime(&r.At), &r.Body)
+		err := rows.Scan((*timeColumn)(&r.At), &r.Body)
 		return r, err
 	}
 	return one(ctx, db.reader, fmt.Sprintf("report of kind %s by machine %q", kind, machine), scan,

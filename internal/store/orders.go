@@ -56,16 +56,17 @@ const selectOrders = `SELECT machine, issued_at, id, kind, data, message, issued
 func scanOrder(rows *sql.Rows) (muster.Order, error) {
 	var o muster.Order
 	var data []byte
-	err := rows.Scan(&o.Machine, asTime(&o.IssuedAt), &o.ID, &o.Kind, &data, &o.Message, &o.IssuedBy, asTime(&o.ExpiresAt))
+	err := rows.Scan(&o.Machine, (*timeColumn)(&o.IssuedAt), &o.ID, &o.Kind, &data, &o.Message, &o.IssuedBy, (*timeColumn)(&o.ExpiresAt))
 	o.Data = data
 	return o, err
 }
 
+const selectOrdersAfter = selectOrders + ` WHERE machine = ? AND issued_at > ? AND expires_at > ? ORDER BY issued_at LIMIT ?`
+
 // Orders returns a machine's orders that were issued after since and have not
 // expired at now, oldest first. limit is 1 to 1,000; anything else means 1,000.
 func (db *DB) Orders(ctx context.Context, machine string, since, now time.Time, limit int) ([]muster.Order, error) {
-	return list(ctx, db.reader, scanOrder, selectOrders+` WHERE machine = ? AND issued_at > ? AND expires_at > ? ORDER BY issued_at LIMIT ?`,
-		machine, micros(since), micros(now), page(limit))
+	return list(ctx, db.reader, scanOrder, selectOrdersAfter, machine, micros(since), micros(now), page(limit))
 }
 
 // Order returns one order, expired or not, or an error of code NotFound.
@@ -114,7 +115,7 @@ func (db *DB) AppendRemovals(ctx context.Context, removals ...muster.Removal) er
 func (db *DB) Removals(ctx context.Context, since time.Time, limit int) ([]muster.Removal, error) {
 	scan := func(rows *sql.Rows) (muster.Removal, error) {
 		var r muster.Removal
-		err := rows.Scan(asTime(&r.At), &r.Machine, asList(&r.Decisions))
+		err := rows.Scan((*timeColumn)(&r.At), &r.Machine, (*listColumn)(&r.Decisions))
 		return r, err
 	}
 	return list(ctx, db.reader, scan, `SELECT at, machine, decisions FROM removals WHERE at > ? ORDER BY at LIMIT ?`, micros(since), page(limit))

@@ -25,7 +25,7 @@ const selectOrganisations = `SELECT id, name, plan, fleet, created_at FROM organ
 
 func scanOrganisation(rows *sql.Rows) (muster.Organisation, error) {
 	var o muster.Organisation
-	err := rows.Scan(&o.ID, &o.Name, &o.Plan, &o.Fleet, asTime(&o.CreatedAt))
+	err := rows.Scan(&o.ID, &o.Name, &o.Plan, &o.Fleet, (*timeColumn)(&o.CreatedAt))
 	return o, err
 }
 

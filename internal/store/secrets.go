@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+
+	"muster"
 )
 
 // Secret returns the value stored under name, such as a signing key, or an
@@ -30,6 +32,18 @@ func (db *DB) EnsureSecret(ctx context.Context, name string, value []byte) ([]by
 func (db *DB) PutSecret(ctx context.Context, name string, value []byte) error {
 	return db.write(ctx, func(tx *writer) error {
 		_, err := tx.exec(`INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, blob(value))
+		return err
+	})
+}
+
+// ReplaceSecret stores value under name if old is what is stored there, or
+// returns an error of code Exists: somebody else was faster.
+func (db *DB) ReplaceSecret(ctx context.Context, name string, old, value []byte) error {
+	return db.write(ctx, func(tx *writer) error {
+		n, err := tx.exec(`UPDATE secrets SET value = ? WHERE name = ? AND value = ?`, blob(value), name, blob(old))
+		if err == nil && n == 0 {
+			err = muster.Errorf(muster.Exists, "another process has replaced the secret %q", name)
+		}
 		return err
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -24,6 +26,13 @@ import (
 // and a pool of connections that cannot write, which see the last commit and
 // are never in the writer's way (WAL).
 func openSQLite(ctx context.Context, path string, opts Options) (*DB, error) {
+	if path == "" || path == ":memory:" {
+		return nil, muster.Errorf(muster.Invalid, "store: expected the path of a file after sqlite:, got %q", path)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("store: finding the database: %w", err)
+	}
 	if err := checkFile(path); err != nil {
 		return nil, err
 	}
@@ -52,19 +61,22 @@ func openSQLite(ctx context.Context, path string, opts Options) (*DB, error) {
 		"query_only(1)",
 		"busy_timeout(10000)",
 		"cache_size(-2048)",
-		"mmap_size(268435456)", // pages are shared with the system's cache, not copied
 	))
 	if err != nil {
 		return nil, errors.Join(openError(path, err), conn.Close(), pool.Close())
 	}
 	reader.SetMaxOpenConns(opts.Readers)
 	reader.SetMaxIdleConns(opts.Readers)
-	return &DB{
+	reader.SetConnMaxIdleTime(time.Minute) // gives their memory back
+	db := &DB{
 		reader: reader,
 		pool:   pool,
 		writer: &writer{conn: conn, prepared: map[string]*prepared{}},
 		turn:   make(chan struct{}, 1),
-	}, nil
+		closed: make(chan struct{}),
+	}
+	db.close = sync.OnceValue(db.shut)
+	return db, nil
 }
 
 // sqliteDSN escapes path, which may hold any character, and adds the pragmas
@@ -77,9 +89,6 @@ func sqliteDSN(path string, pragmas ...string) string {
 // holds the server's keys; SQLite gives its log the same mode. It tells what is
 // wrong in better words than SQLite can.
 func checkFile(path string) error {
-	if path == "" || path == ":memory:" {
-		return muster.Errorf(muster.Invalid, "store: expected the path of a file after sqlite:, got %q", path)
-	}
 	dir := filepath.Dir(path)
 	switch info, err := os.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):

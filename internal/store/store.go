@@ -46,6 +46,8 @@ type DB struct {
 	pool   *sql.DB // of the one connection in writer
 	writer *writer
 	turn   chan struct{} // holds a token while a write transaction runs
+	closed chan struct{} // is closed by Close
+	close  func() error  // runs once
 }
 
 // Open opens the database that url names, makes it when absent, and brings its
@@ -72,10 +74,15 @@ func Open(ctx context.Context, url string, opts Options) (*DB, error) {
 	return nil, muster.Errorf(muster.Invalid, "store: expected a URL like sqlite:/var/lib/muster/muster.db, got one with scheme %q", scheme)
 }
 
-// Close waits for the running write transaction and closes the database.
-func (db *DB) Close() error {
-	db.turn <- struct{}{} // kept: later writers wait until their context ends
-	return errors.Join(db.writer.close(), db.pool.Close(), db.reader.Close())
+// Close waits for the running write transaction and closes the database. Closed
+// again it does nothing; other methods then return an error.
+func (db *DB) Close() error { return db.close() }
+
+func (db *DB) shut() error {
+	db.turn <- struct{}{} // and nobody gets it back
+	close(db.closed)
+	// The writer last: the last connection folds the log into the file.
+	return errors.Join(db.reader.Close(), db.writer.close(), db.pool.Close())
 }
 
 // Ping checks that the database can be read.
@@ -95,6 +102,8 @@ func (db *DB) write(ctx context.Context, fn func(tx *writer) error) error {
 	case db.turn <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("store: waiting to write: %w", ctx.Err())
+	case <-db.closed:
+		return muster.Errorf(muster.Unavailable, "the database is closed")
 	}
 	defer func() { <-db.turn }()
 	if err := db.writer.begin(); err != nil {

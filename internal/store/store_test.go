@@ -1,20 +1,33 @@
-package store
+package store_test
 
 import (
-	"context"
 	"path/filepath"
 	"testing"
+
+	"go.uber.org/goleak"
+
+	"muster/internal/store"
+	"muster/internal/store/storetest"
 )
 
-func TestSmoke(t *testing.T) {
-	db, err := Open(context.Background(), "sqlite:"+filepath.Join(t.TempDir(), "a b?c#d%41.db"), Options{})
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, url string) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), url, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Ping(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestSQLite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) *store.DB {
+		return open(t, "sqlite:"+filepath.Join(t.TempDir(), "muster.db"))
+	})
 }

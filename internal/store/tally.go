@@ -104,13 +104,13 @@ func (t *TallyTx) PutVerdicts(parts []uint8, verdicts []muster.Verdict) error {
 		}
 		reasons[i] = string(b)
 	}
-	return t.tx.many(`INSERT INTO verdicts (part, audience, source, listed, scenario, since, until, changed, reasons)
+	return t.tx.many(`INSERT INTO verdicts (part, source, audience, listed, scenario, since, until, changed, reasons)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (part, audience, source) DO UPDATE SET listed = excluded.listed, scenario = excluded.scenario,
+		ON CONFLICT (part, source, audience) DO UPDATE SET listed = excluded.listed, scenario = excluded.scenario,
 			since = excluded.since, until = excluded.until, changed = excluded.changed, reasons = excluded.reasons`,
 		len(verdicts), func(i int, args row) {
 			v := &verdicts[i]
-			args.set(int64(parts[i]), string(v.Audience), sourceKey(v.Source), v.Listed, v.Scenario,
+			args.set(int64(parts[i]), sourceKey(v.Source), string(v.Audience), v.Listed, v.Scenario,
 				micros(v.Since), micros(v.Until), micros(v.Changed), reasons[i])
 		}, nil)
 }
@@ -126,9 +126,9 @@ type VerdictKey struct {
 // of VerdictsChanged hear nothing of it, so a listed verdict is first stored as
 // not listed.
 func (t *TallyTx) DeleteVerdicts(keys []VerdictKey) error {
-	return t.tx.many(`DELETE FROM verdicts WHERE part = ? AND audience = ? AND source = ?`, len(keys), func(i int, args row) {
+	return t.tx.many(`DELETE FROM verdicts WHERE part = ? AND source = ? AND audience = ?`, len(keys), func(i int, args row) {
 		k := &keys[i]
-		args.set(int64(k.Part), string(k.Audience), sourceKey(k.Source))
+		args.set(int64(k.Part), sourceKey(k.Source), string(k.Audience))
 	}, nil)
 }
 
@@ -159,74 +159,4 @@ func (db *DB) Positions(ctx context.Context) ([muster.Partitions]uint64, error) 
 	}
 	_, err := list(ctx, db.reader, scan, `SELECT part, position FROM positions`)
 	return positions, err
-}
-
-const selectEvidence = `SELECT evidence.part, source, last_at, data FROM evidence`
-
-func scanEvidence(rows *sql.Rows) (Evidence, error) {
-	var e Evidence
-	err := rows.Scan(&e.Part, asSource(&e.Source), asTime(&e.Last), &e.Data)
-	return e, err
-}
-
-// EachEvidence calls yield with all evidence, partition by partition, until it
-// fails. What it sees is the state of one moment. yield must not take long:
-// meanwhile the database cannot reuse space.
-func (db *DB) EachEvidence(ctx context.Context, yield func(Evidence) error) error {
-	return each(ctx, db.reader, scanEvidence, yield, selectEvidence+` ORDER BY part, source`)
-}
-
-// ofAnyPart joins a table with every partition, so that a source whose
-// partition is not at hand is found in 64 steps of the primary key.
-const ofAnyPart = ` JOIN positions ON positions.part = `
-
-// EvidenceOf returns the evidence on one source, or an error of code NotFound.
-func (db *DB) EvidenceOf(ctx context.Context, source muster.Source) (Evidence, error) {
-	return one(ctx, db.reader, fmt.Sprintf("evidence on %s", source), scanEvidence,
-		selectEvidence+ofAnyPart+`evidence.part WHERE source = ?`, sourceKey(source))
-}
-
-const selectVerdicts = `SELECT audience, source, listed, scenario, since, until, changed, reasons FROM verdicts`
-
-func scanVerdict(rows *sql.Rows) (muster.Verdict, error) {
-	var v muster.Verdict
-	err := rows.Scan(&v.Audience, asSource(&v.Source), &v.Listed, &v.Scenario,
-		asTime(&v.Since), asTime(&v.Until), asTime(&v.Changed), asJSON(&v.Reasons))
-	return v, err
-}
-
-// Verdict returns the verdict on one source for one audience, listed or not, or
-// an error of code NotFound.
-func (db *DB) Verdict(ctx context.Context, audience muster.Audience, source muster.Source) (muster.Verdict, error) {
-	return one(ctx, db.reader, fmt.Sprintf("verdict on %s", source), scanVerdict,
-		selectVerdicts+ofAnyPart+`verdicts.part WHERE audience = ? AND source = ?`, string(audience), sourceKey(source))
-}
-
-// EachVerdict calls yield with all verdicts, or only with those that are listed,
-// partition by partition, until it fails. What it sees is the state of one
-// moment. yield must not take long: meanwhile the database cannot reuse space.
-func (db *DB) EachVerdict(ctx context.Context, listedOnly bool, yield func(muster.Verdict) error) error {
-	w := where{}
-	if listedOnly {
-		w.add(`listed = ?`, true)
-	}
-	return each(ctx, db.reader, scanVerdict, yield, selectVerdicts+w.sql()+` ORDER BY part, audience, source`, w.args...)
-}
-
-// VerdictsChanged returns verdicts that were made after since, earliest first:
-// about limit of them (1 to 1,000; anything else means 1,000), and always all of
-// one moment, so that the Changed of the last is the next since. A verdict that
-// changed twice is there once, with its last change.
-func (db *DB) VerdictsChanged(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
-	limit = page(limit)
-	changed, err := list(ctx, db.reader, scanVerdict, selectVerdicts+` WHERE changed > ? ORDER BY changed LIMIT ?`, micros(since), limit)
-	if err != nil || len(changed) < limit {
-		return changed, err
-	}
-	last := changed[len(changed)-1].Changed
-	for len(changed) > 0 && changed[len(changed)-1].Changed.Equal(last) {
-		changed = changed[:len(changed)-1]
-	}
-	moment, err := list(ctx, db.reader, scanVerdict, selectVerdicts+` WHERE changed = ?`, micros(last))
-	return append(changed, moment...), err
 }

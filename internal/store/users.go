@@ -24,7 +24,7 @@ func (db *DB) CreateUser(ctx context.Context, u muster.User) error {
 const userColumns = `users.id, users.name, users.password_hash, users.role, users.organisation, users.created_at`
 
 func userFields(u *muster.User) []any {
-	return []any{&u.ID, &u.Name, &u.PasswordHash, &u.Role, &u.Organisation, asTime(&u.CreatedAt)}
+	return []any{&u.ID, &u.Name, &u.PasswordHash, &u.Role, &u.Organisation, (*timeColumn)(&u.CreatedAt)}
 }
 
 func scanUser(rows *sql.Rows) (muster.User, error) {
@@ -75,7 +75,7 @@ func (db *DB) CreateAPIToken(ctx context.Context, t muster.APIToken) error {
 const tokenColumns = `api_tokens.id, api_tokens.hash, api_tokens.user_id, api_tokens.name, api_tokens.created_at, api_tokens.expires_at`
 
 func tokenFields(t *muster.APIToken) []any {
-	return []any{&t.ID, &t.Hash, &t.User, &t.Name, asTime(&t.CreatedAt), asTime(&t.ExpiresAt)}
+	return []any{&t.ID, &t.Hash, &t.User, &t.Name, (*timeColumn)(&t.CreatedAt), (*timeColumn)(&t.ExpiresAt)}
 }
 
 // APITokenByHash returns the token with that hash, expired or not, and its

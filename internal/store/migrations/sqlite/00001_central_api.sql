@@ -134,15 +134,15 @@ CREATE TABLE evidence (
 
 CREATE TABLE verdicts (
   part     INTEGER NOT NULL,
-  audience TEXT NOT NULL,
   source   BLOB NOT NULL,
+  audience TEXT NOT NULL,
   listed   INTEGER NOT NULL,
   scenario TEXT NOT NULL,
   since    INTEGER NOT NULL,
   until    INTEGER NOT NULL,
   changed  INTEGER NOT NULL,
   reasons  TEXT NOT NULL,
-  PRIMARY KEY (part, audience, source)
+  PRIMARY KEY (part, source, audience)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verdicts_by_change ON verdicts (changed);
 

@@ -1,0 +1,245 @@
+package store_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"muster"
+	"muster/internal/store"
+)
+
+const transaction = 5000 // rows, as tally commits them under load
+
+func openBench(b *testing.B) *store.DB {
+	b.Helper()
+	db, err := store.Open(b.Context(), "sqlite:"+filepath.Join(b.TempDir(), "muster.db"), store.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return db
+}
+
+// signals makes reports as busy engines send them: 100 organisations of 10
+// machines, 450 bytes of detail.
+func signals(r *rand.Rand, n int) ([]uint8, []*muster.Signal) {
+	parts, out := make([]uint8, n), make([]*muster.Signal, n)
+	detail := []byte(`{"message":"Ip 192.0.2.7 performed 'crowdsecurity/ssh-bf' (6 events over 11.2s)","context":"` + strings.Repeat("target_user root ", 20) + `"}`)
+	for i := range out {
+		machine := r.IntN(1000)
+		s := &muster.Signal{
+			Machine:      fmt.Sprintf("%048d", machine),
+			Organisation: fmt.Sprintf("0193a000-0000-7000-8000-%012d", machine/10),
+			Received:     time.Unix(1_800_000_000, 0).UTC(),
+			At:           time.Unix(1_800_000_000-r.Int64N(60), 0).UTC(),
+			Source:       source(r.Uint32()),
+			Scenario:     "crowdsecurity/ssh-bf",
+			ScenarioHash: strings.Repeat("ab", 32),
+			Version:      "0.3",
+			Trust:        muster.TrustCertified,
+			Kind:         "crowdsec",
+			Country:      "DE",
+			ASN:          3320,
+			ASName:       "Deutsche Telekom AG",
+			Flags:        muster.Counts | muster.Decided,
+			Detail:       detail,
+		}
+		parts[i], out[i] = uint8(r.IntN(muster.Partitions)), s
+	}
+	renew(r, out, 0)
+	return parts, out
+}
+
+// renew makes other reports of the same ones, later ones.
+func renew(r *rand.Rand, signals []*muster.Signal, later time.Duration) {
+	for _, s := range signals {
+		binary.LittleEndian.PutUint64(s.ID[:], r.Uint64())
+		binary.LittleEndian.PutUint64(s.ID[8:], r.Uint64())
+		s.At, s.Received = s.At.Add(later), s.Received.Add(later)
+	}
+}
+
+func source(n uint32) muster.Source {
+	return muster.SourceFromAddr(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n))))
+}
+
+// rate reports rows per second of a benchmark whose operation is a transaction.
+func rate(b *testing.B, rows int) {
+	b.ReportMetric(float64(b.N)*float64(rows)/b.Elapsed().Seconds(), "rows/s")
+}
+
+func BenchmarkInsertAlerts(b *testing.B) {
+	for _, partitions := range []uint8{muster.Partitions, 1} {
+		b.Run(fmt.Sprintf("partitions=%d", partitions), func(b *testing.B) {
+			db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
+			parts, batch := signals(r, transaction)
+			for i := range parts {
+				parts[i] %= partitions
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				renew(r, batch, 100*time.Millisecond) // 1 % of the time
+				err := db.Tally(b.Context(), func(tx *store.TallyTx) error {
+					_, err := tx.InsertAlerts(parts, batch)
+					return err
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			rate(b, transaction)
+		})
+	}
+}
+
+// Replays insert nothing.
+func BenchmarkInsertAlertsAgain(b *testing.B) {
+	db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
+	parts, batch := signals(r, transaction)
+	b.ReportAllocs()
+	for b.Loop() {
+		err := db.Tally(b.Context(), func(tx *store.TallyTx) error {
+			_, err := tx.InsertAlerts(parts, batch)
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	rate(b, transaction)
+}
+
+func BenchmarkPutEvidence(b *testing.B) {
+	for _, sources := range []uint32{20_000, 500_000} {
+		b.Run(fmt.Sprintf("sources=%d", sources), func(b *testing.B) {
+			db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
+			batch := make([]store.Evidence, transaction)
+			put := func(number func(i int) uint32) {
+				for i := range batch {
+					n := number(i)
+					batch[i] = store.Evidence{Part: uint8(n % muster.Partitions), Source: source(n * 2654435761), Last: time.Unix(1_800_000_000, 0), Data: make([]byte, 200)}
+				}
+				if err := db.Tally(b.Context(), func(tx *store.TallyTx) error { return tx.PutEvidence(batch) }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for first := uint32(0); first < sources; first += transaction {
+				put(func(i int) uint32 { return first + uint32(i) })
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				put(func(int) uint32 { return r.Uint32N(sources) })
+			}
+			rate(b, transaction)
+		})
+	}
+}
+
+func BenchmarkPutVerdicts(b *testing.B) {
+	db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
+	parts, batch := make([]uint8, transaction), make([]muster.Verdict, transaction)
+	b.ReportAllocs()
+	moment := time.Unix(1_800_000_000, 0)
+	for b.Loop() {
+		moment = moment.Add(time.Second)
+		for i := range batch {
+			n := r.Uint32N(100_000)
+			parts[i] = uint8(n % muster.Partitions)
+			batch[i] = muster.Verdict{
+				Source: source(n * 2654435761), Listed: true, Scenario: "crowdsecurity/ssh-bf", Since: moment, Until: moment, Changed: moment,
+				Reasons: muster.Reasons{Machines: 5, Organisations: 4, Scenarios: []string{"crowdsecurity/ssh-bf"}, First: 1_800_000_000, Last: 1_800_000_000, Rule: "3 machines of 2 organisations within 24 h"},
+			}
+		}
+		if err := db.Tally(b.Context(), func(tx *store.TallyTx) error { return tx.PutVerdicts(parts, batch) }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	rate(b, transaction)
+}
+
+func BenchmarkTouchMachines(b *testing.B) {
+	db := openBench(b)
+	ctx := context.Background()
+	touches := make([]store.Touch, transaction)
+	for i := range touches {
+		touches[i].ID = fmt.Sprintf("%048d", i)
+		if err := db.CreateMachine(ctx, muster.Machine{ID: touches[i].ID, State: muster.Active}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	moment := time.Unix(1_800_000_000, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		moment = moment.Add(time.Second)
+		for i := range touches {
+			touches[i].Seen.Heartbeat = moment
+		}
+		if err := db.TouchMachines(ctx, touches); err != nil {
+			b.Fatal(err)
+		}
+	}
+	rate(b, transaction)
+}
+
+func BenchmarkMachine(b *testing.B) {
+	db := openBench(b)
+	if err := db.CreateMachine(b.Context(), muster.Machine{ID: "a", State: muster.Active, Tags: []string{"web"}}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := db.Machine(context.Background(), "a"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// One operation reads 100,000 verdicts or evidence, as a server does at its start.
+func BenchmarkEach(b *testing.B) {
+	db := openBench(b)
+	const n = 100_000
+	parts, verdicts, evidence := make([]uint8, n), make([]muster.Verdict, n), make([]store.Evidence, n)
+	for i := range verdicts {
+		parts[i] = uint8(i % muster.Partitions)
+		verdicts[i] = muster.Verdict{Source: source(uint32(i)), Listed: i%2 == 0, Scenario: "crowdsecurity/ssh-bf", Changed: time.Unix(1_800_000_000, 0), Reasons: muster.Reasons{Rule: "three"}}
+		evidence[i] = store.Evidence{Part: parts[i], Source: verdicts[i].Source, Data: make([]byte, 200)}
+	}
+	err := db.Tally(b.Context(), func(tx *store.TallyTx) error {
+		if err := tx.PutVerdicts(parts, verdicts); err != nil {
+			return err
+		}
+		return tx.PutEvidence(evidence)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("verdict", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := db.EachVerdict(context.Background(), false, func(muster.Verdict) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+		rate(b, n)
+	})
+	b.Run("evidence", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := db.EachEvidence(context.Background(), func(store.Evidence) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+		rate(b, n)
+	})
+}

@@ -1,0 +1,79 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The queries that run often, or over tables that grow without end, must not
+// read whole tables.
+func TestPlans(t *testing.T) {
+	db, err := Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "muster.db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	alerts := func(q AlertQuery) string { query, _ := q.sql(); return query }
+	since, after := time.Unix(1, 0), AlertCursor{At: time.Unix(2, 0)}
+	for _, tt := range []struct {
+		query, plan string
+	}{
+		{selectMachines + ` WHERE id = ?`, `
+SEARCH contacts USING PRIMARY KEY (machine=?)
+SEARCH machines USING INDEX sqlite_autoindex_machines_1 (id=?)`},
+		{alerts(AlertQuery{}), `
+SCAN alerts USING INDEX alerts_by_time
+USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
+		{alerts(AlertQuery{Since: since, After: after}), `
+SEARCH alerts USING INDEX alerts_by_time (at>? AND at<?)
+USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
+		{alerts(AlertQuery{Organisation: "o"}), `
+SEARCH alerts USING INDEX alerts_by_organisation (organisation=?)
+USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
+		{alerts(AlertQuery{Organisation: "o", Since: since, After: after}), `
+SEARCH alerts USING INDEX alerts_by_organisation (organisation=? AND at>? AND at<?)
+USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
+		{deleteOldestAlerts, `
+SEARCH alerts USING COVERING INDEX sqlite_autoindex_alerts_1 (part=? AND id=?)
+LIST SUBQUERY 2
+SEARCH alerts USING INDEX alerts_by_time (at<?)`},
+		{deleteLapsedVerdicts, `
+SEARCH verdicts USING PRIMARY KEY (part=? AND source=? AND audience=?)
+LIST SUBQUERY 2
+SEARCH verdicts USING INDEX verdicts_by_change (changed<?)`},
+		{selectEvidenceOf, `
+SCAN positions
+SEARCH evidence USING PRIMARY KEY (part=? AND source=?)`},
+		{selectVerdictsOf, `
+SCAN positions
+SEARCH verdicts USING PRIMARY KEY (part=? AND source=?)`},
+		{selectVerdictsAfter, `
+SEARCH verdicts USING INDEX verdicts_by_change (changed>?)`},
+		{selectOrdersAfter, `
+SEARCH orders USING INDEX sqlite_autoindex_orders_2 (machine=? AND issued_at>?)`},
+	} {
+		if plan := explainPlan(t, db.reader, tt.query); plan != tt.plan {
+			t.Errorf("%s\nexpected the plan:%s\ngot:%s", tt.query, tt.plan, plan)
+		}
+	}
+}
+
+func explainPlan(t *testing.T, q *sql.DB, query string) string {
+	t.Helper()
+	args := make([]any, strings.Count(query, "?"))
+	scan := func(rows *sql.Rows) (string, error) {
+		var id, parent, unused int
+		var step string
+		err := rows.Scan(&id, &parent, &unused, &step)
+		return step, err
+	}
+	steps, err := list(context.Background(), q, scan, "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "\n" + strings.Join(steps, "\n")
+}

@@ -1,0 +1,171 @@
+-- What migrations/sqlite make, in alphabetical order. A test compares; go test -update writes it.
+
+CREATE TABLE alerts (
+  part          INTEGER NOT NULL,
+  id            BLOB NOT NULL,
+  at            INTEGER NOT NULL,
+  received      INTEGER NOT NULL,
+  organisation  TEXT NOT NULL,
+  machine       TEXT NOT NULL,
+  source        BLOB NOT NULL,
+  scope         TEXT NOT NULL,
+  value         TEXT NOT NULL,
+  scenario      TEXT NOT NULL,
+  scenario_hash TEXT NOT NULL,
+  version       TEXT NOT NULL,
+  trust         INTEGER NOT NULL,
+  kind          TEXT NOT NULL,
+  country       TEXT NOT NULL,
+  asn           INTEGER NOT NULL,
+  as_name       TEXT NOT NULL,
+  flags         INTEGER NOT NULL,
+  detail        BLOB NOT NULL,
+  PRIMARY KEY (part, id)
+) STRICT;
+
+CREATE INDEX alerts_by_organisation ON alerts (organisation, at);
+
+CREATE INDEX alerts_by_time ON alerts (at);
+
+CREATE TABLE allowlist (
+  source     BLOB NOT NULL PRIMARY KEY,
+  reason     TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE api_tokens (
+  id         TEXT NOT NULL PRIMARY KEY,
+  hash       BLOB NOT NULL UNIQUE,
+  user_id    TEXT NOT NULL,
+  name       TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE claims (
+  machine    TEXT NOT NULL PRIMARY KEY,
+  code_hash  BLOB NOT NULL UNIQUE,
+  name       TEXT NOT NULL,
+  tags       TEXT NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE contacts (
+  machine   TEXT NOT NULL PRIMARY KEY,
+  login     INTEGER NOT NULL,
+  pull      INTEGER NOT NULL,
+  push      INTEGER NOT NULL,
+  metrics   INTEGER NOT NULL,
+  poll      INTEGER NOT NULL,
+  heartbeat INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE enrolment_keys (
+  id           TEXT NOT NULL PRIMARY KEY,
+  hash         BLOB NOT NULL UNIQUE,
+  organisation TEXT NOT NULL,
+  tags         TEXT NOT NULL,
+  auto_accept  INTEGER NOT NULL,
+  max_uses     INTEGER NOT NULL,
+  uses         INTEGER NOT NULL,
+  created_at   INTEGER NOT NULL,
+  expires_at   INTEGER NOT NULL,
+  revoked_at   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE evidence (
+  part    INTEGER NOT NULL,
+  source  BLOB NOT NULL,
+  last_at INTEGER NOT NULL,
+  data    BLOB NOT NULL,
+  PRIMARY KEY (part, source)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE machine_reports (
+  machine TEXT NOT NULL,
+  kind    TEXT NOT NULL,
+  at      INTEGER NOT NULL,
+  body    BLOB NOT NULL,
+  PRIMARY KEY (machine, kind)
+) STRICT;
+
+CREATE TABLE machines (
+  id            TEXT NOT NULL PRIMARY KEY,
+  state         TEXT NOT NULL,
+  organisation  TEXT NOT NULL,
+  name          TEXT NOT NULL,
+  tags          TEXT NOT NULL,
+  scenarios     TEXT NOT NULL,
+  version       TEXT NOT NULL,
+  credential    BLOB NOT NULL,
+  registered_at INTEGER NOT NULL,
+  enrolled_at   INTEGER NOT NULL,
+  tokens_from   INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX machines_by_organisation ON machines (organisation, id);
+
+CREATE INDEX machines_by_state ON machines (state, id);
+
+CREATE TABLE orders (
+  machine    TEXT NOT NULL,
+  issued_at  INTEGER NOT NULL,
+  id         TEXT NOT NULL UNIQUE,
+  kind       TEXT NOT NULL,
+  data       BLOB NOT NULL,
+  message    TEXT NOT NULL,
+  issued_by  TEXT NOT NULL,
+  expires_at INTEGER NOT NULL,
+  PRIMARY KEY (machine, issued_at)
+) STRICT;
+
+CREATE INDEX orders_by_expiry ON orders (expires_at);
+
+CREATE TABLE organisations (
+  id         TEXT NOT NULL PRIMARY KEY,
+  name       TEXT NOT NULL UNIQUE,
+  plan       TEXT NOT NULL,
+  fleet      TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE positions (
+  part     INTEGER NOT NULL PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE removals (
+  at        INTEGER NOT NULL PRIMARY KEY,
+  machine   TEXT NOT NULL,
+  decisions TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE secrets (
+  name  TEXT NOT NULL PRIMARY KEY,
+  value BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+  id            TEXT NOT NULL PRIMARY KEY,
+  name          TEXT NOT NULL UNIQUE,
+  password_hash TEXT NOT NULL,
+  role          TEXT NOT NULL,
+  organisation  TEXT NOT NULL,
+  created_at    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE verdicts (
+  part     INTEGER NOT NULL,
+  source   BLOB NOT NULL,
+  audience TEXT NOT NULL,
+  listed   INTEGER NOT NULL,
+  scenario TEXT NOT NULL,
+  since    INTEGER NOT NULL,
+  until    INTEGER NOT NULL,
+  changed  INTEGER NOT NULL,
+  reasons  TEXT NOT NULL,
+  PRIMARY KEY (part, source, audience)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX verdicts_by_change ON verdicts (changed);

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"muster"
+)
+
+const verdictColumns = `audience, source, listed, scenario, since, until, changed, reasons`
+
+const selectVerdicts = `SELECT ` + verdictColumns + ` FROM verdicts`
+
+
+func scanVerdict(rows *sql.Rows) (muster.Verdict, error) {
+	var v muster.Verdict
+	err := rows.Scan(&v.Audience, (*sourceColumn)(&v.Source), &v.Listed, &v.Scenario,
+		(*timeColumn)(&v.Since), (*timeColumn)(&v.Until), (*timeColumn)(&v.Changed), (*reasonsColumn)(&v.Reasons))
+	return v, err
+}
+
+// The join, in this order, finds a source whose partition is not at hand in 64
+// steps of the primary key.
+const selectVerdictsOf = `SELECT ` + verdictColumns + ` FROM positions CROSS JOIN verdicts WHERE verdicts.part = positions.part AND source = ?`
+
+// Verdict returns the verdict on one source for one audience, listed or not, or
+// an error of code NotFound.
+func (db *DB) Verdict(ctx context.Context, audience muster.Audience, source muster.Source) (muster.Verdict, error) {
+	return one(ctx, db.reader, fmt.Sprintf("verdict on %s", source), scanVerdict,
+		selectVerdictsOf+` AND audience = ?`, sourceKey(source), string(audience))
+}
+
+// VerdictsOf returns the verdicts on one source for all audiences, the network's
+// first.
+func (db *DB) VerdictsOf(ctx context.Context, source muster.Source) ([]muster.Verdict, error) {
+	return list(ctx, db.reader, scanVerdict, selectVerdictsOf+` ORDER BY audience`, sourceKey(source))
+}
+
+// EachVerdict calls yield with all verdicts, or only with those that are listed,
+// partition by partition, until it fails. What it sees is the state of one
+// moment. yield must not take long: meanwhile the database cannot reuse space.
+func (db *DB) EachVerdict(ctx context.Context, listedOnly bool, yield func(muster.Verdict) error) error {
+	w := where{}
+	if listedOnly {
+		w.add(`listed = ?`, true)
+	}
+	return each(ctx, db.reader, scanVerdict, yield, selectVerdicts+w.sql()+` ORDER BY part, source, audience`, w.args...)
+}
+
+const selectVerdictsAfter = selectVerdicts + ` WHERE changed > ? ORDER BY changed LIMIT ?`
+
+// VerdictsChanged returns verdicts that were made after since, earliest first:
+// about limit of them (1 to 1,000; anything else means 1,000), and always all of
+// one moment, so that the Changed of the last is the next since. A verdict that
+// changed twice is there once, with its last change.
+func (db *DB) VerdictsChanged(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
+	limit = page(limit)
+	changed, err := list(ctx, db.reader, scanVerdict, selectVerdictsAfter, micros(since), limit)
+	if err != nil || len(changed) < limit {
+		return changed, err
+	}
+	last := changed[len(changed)-1].Changed
+	for len(changed) > 0 && changed[len(changed)-1].Changed.Equal(last) {
+		changed = changed[:len(changed)-1]
+	}
+	moment, err := list(ctx, db.reader, scanVerdict, selectVerdicts+` WHERE changed = ?`, micros(last))
+	return append(changed, moment...), err
+}
+
+const deleteLapsedVerdicts = `DELETE FROM verdicts WHERE (part, source, audience) IN
+	(SELECT part, source, audience FROM verdicts WHERE changed < ? AND listed = ? ORDER BY changed LIMIT ?)`
+
+// PruneVerdicts deletes verdicts that are not listed and have not changed since
+// a time, earliest first and at most limit of them, in short transactions, and
+// returns how many it deleted. Fewer than limit means that none is left.
+func (db *DB) PruneVerdicts(ctx context.Context, before time.Time, limit int) (int, error) {
+	return db.prune(ctx, limit, deleteLapsedVerdicts, micros(before), false)
+}
