@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -75,9 +75,6 @@ func startEmbedded(cfg Config) (_ *embedded, err error) {
 	return e, nil
 }
 
-// InProcessConn implements nats.InProcessConnProvider.
-func (e *embedded) InProcessConn() (net.Conn, error) { return e.Server.InProcessConn() }
-
 func (e *embedded) stop() {
 	if e.Server != nil {
 		e.Shutdown()
@@ -108,10 +105,10 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// syncLog syncs the message files that an earlier process left. A process that
-// was killed may have written a frame without syncing it; once a reader has
-// applied that frame, a power cut must not take it back and give its position
-// to another.
+// syncLog syncs the newest message file that an earlier process left, and
+// tells whether there is a log. A process that was killed may have written its
+// last frame without syncing it; once a reader has applied that frame, a power
+// cut must not take it back and give its position to another.
 func syncLog(dir string) (found bool, err error) {
 	files, err := os.ReadDir(filepath.Join(dir, "msgs"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,19 +117,23 @@ func syncLog(dir string) (found bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("stream: reading the log: %w", err)
 	}
+	newest := 0
 	for _, file := range files {
-		if !strings.HasSuffix(file.Name(), ".blk") {
-			continue
+		if number, isBlock := strings.CutSuffix(file.Name(), ".blk"); isBlock {
+			n, _ := strconv.Atoi(number) // anything else is no message file
+			newest = max(newest, n)
 		}
-		f, err := os.Open(filepath.Join(dir, "msgs", file.Name()))
-		if err != nil {
-			return true, fmt.Errorf("stream: reading the log: %w", err)
-		}
-		err = f.Sync()
-		_ = f.Close()
-		if err != nil {
-			return true, fmt.Errorf("stream: syncing the log: %w", err)
-		}
+	}
+	if newest == 0 {
+		return true, nil
+	}
+	f, err := os.Open(filepath.Join(dir, "msgs", fmt.Sprintf("%d.blk", newest)))
+	if err != nil {
+		return true, fmt.Errorf("stream: reading the log: %w", err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return true, fmt.Errorf("stream: syncing the log: %w", err)
 	}
 	return true, nil
 }

@@ -79,7 +79,7 @@ func (b *Bus) appendFrame(ctx context.Context, buf *frameBuffer, records []muste
 	ctx, cancel := within(ctx)
 	defer cancel()
 	start := time.Now()
-	_, err := b.js.Publish(ctx, subject, frame, jetstream.WithExpectStream(streamName))
+	_, err := b.js.Publish(ctx, subject, frame)
 	if err != nil {
 		return b.appendError(err)
 	}
@@ -95,7 +95,7 @@ func (b *Bus) appendError(err error) error {
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && strings.Contains(api.Description, "maximum bytes") {
-		e := muster.Errorf(muster.Unavailable, "the signal log is full: it holds its max_bytes of %d (or a reader has been away for long): raise max_bytes, or lower max_age from %s: %w", b.cfg.MaxBytes, b.cfg.MaxAge, err)
+		e := muster.Errorf(muster.Unavailable, "the signal log is full: it holds stream.max_bytes (%d): raise that, or lower stream.max_age (%s): %w", b.cfg.MaxBytes, b.cfg.MaxAge, err)
 		e.RetryAfter = time.Minute
 		return e
 	}
@@ -145,7 +145,7 @@ func (b *Bus) Read(ctx context.Context, partitions []uint8, from [muster.Partiti
 		return nil, muster.Errorf(muster.Invalid, "read: position %d is beyond the log's end at %d: the log is not the one that was read before", highest, state.LastSeq)
 	}
 	if highest > 0 && highest+1 < state.FirstSeq {
-		b.log.Warn("stream: records were dropped by age before they were read: raise max_age",
+		b.log.Warn("stream: records were dropped by age before they were read: raise stream.max_age",
 			"after", highest, "before", state.FirstSeq, "max_age", b.cfg.MaxAge)
 	}
 	r.position.Store(lowest)

@@ -93,7 +93,7 @@ func newLogCollector(b *Bus) *logCollector {
 	return &logCollector{
 		bus:   b,
 		bytes: prometheus.NewDesc("muster_stream_log_bytes", "Size of the log on disk.", nil, nil),
-		limit: prometheus.NewDesc("muster_stream_log_limit_bytes", "Size of the log at which it refuses records (max_bytes).", nil, nil),
+		limit: prometheus.NewDesc("muster_stream_log_limit_bytes", "Size of the log at which it refuses records (stream.max_bytes).", nil, nil),
 		last:  prometheus.NewDesc("muster_stream_log_position", "Position of the newest record of the log.", nil, nil),
 	}
 }

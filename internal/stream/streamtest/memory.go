@@ -100,7 +100,7 @@ func (m *Memory) Append(ctx context.Context, records []muster.Record) error {
 	case ctx.Err() != nil:
 		return muster.Errorf(muster.Unavailable, "append: %w", ctx.Err())
 	case m.cfg.MaxBytes > 0 && size > m.cfg.MaxBytes:
-		return muster.Errorf(muster.Unavailable, "the signal log is full: raise max_bytes from %d", m.cfg.MaxBytes)
+		return muster.Errorf(muster.Unavailable, "the signal log is full: raise stream.max_bytes from %d", m.cfg.MaxBytes)
 	}
 	var seen [muster.Partitions]bool
 	for i, r := range records {

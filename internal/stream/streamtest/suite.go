@@ -397,7 +397,7 @@ func fullLog(t *testing.T, b *bench) {
 	for ; written < 100; written++ {
 		if err := b.Append(b.ctx, []muster.Record{{Partition: 1, Data: data}}); err != nil {
 			b.wantCode("Append to a full log", err, muster.Unavailable)
-			if !strings.Contains(err.Error(), "max_bytes") {
+			if !strings.Contains(err.Error(), "stream.max_bytes") {
 				t.Errorf("the error names no setting: %v", err)
 			}
 			break
