@@ -3,9 +3,11 @@ package testkit
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +117,34 @@ func (m *Muster) Query(t testing.TB, out any, args ...string) {
 		}
 		t.Fatalf("muster %s: %v\n%s", strings.Join(args, " "), err, text)
 	}
+}
+
+// Metric returns the value of a series as Prometheus writes it, like
+// `muster_signals_refused_total{reason="reserved"}`; a series that is not there
+// is 0.
+func (m *Muster) Metric(t testing.TB, series string) float64 {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(m.Metrics)
+	if err != nil {
+		t.Fatalf("metrics: %v", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("metrics: %s, %v", resp.Status, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), series+" "); ok {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatalf("metrics: %q: %v", line, err)
+			}
+			return v
+		}
+	}
+	return 0
 }
 
 // Organisation makes an organisation and returns its id.

@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -28,6 +29,7 @@ var (
 	caddyAttacker = netip.MustParseAddr("185.220.101.43")
 	lateAttacker  = netip.MustParseAddr("185.220.101.44")
 	ordered       = netip.MustParseAddr("185.220.101.45")
+	uncounted     = netip.MustParseAddr("185.220.101.46")
 )
 
 // network is Muster with the engines of two organisations:
@@ -45,6 +47,9 @@ type network struct {
 // TestEngines is the main job, on real input: what one engine sees reaches the
 // others. Its steps build on one another.
 func TestEngines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real engines take two minutes: skipped with -short")
+	}
 	hub := testkit.StartHub(t)
 	kit := testkit.Crowdsec{Hub: hub, Guard: testkit.StartGuard(t)}
 	n := &network{
@@ -85,6 +90,7 @@ func TestEngines(t *testing.T) {
 		{"the old engine reports and pulls over v2", oldEngine},
 		{"an engine that is not enrolled pulls what is public", notEnrolled},
 		{"cscli console enroll", consoleEnroll},
+		{"a machine that waits for a person counts nowhere", personAccepts},
 		{"nothing is lost when Muster is killed", killed},
 		{"muster leave puts the old credentials back", leave},
 	} {
@@ -304,6 +310,39 @@ func consoleEnroll(n *network, t *testing.T) {
 	n.new.Restart(t)
 	n.muster.Admin(t, "order", "pull", "--machine", "new")
 	has(t, n.new, httpAttacker)
+}
+
+func personAccepts(n *network, t *testing.T) {
+	n.muster.Admin(t, "admin", "machine", "release", "new")
+	key := n.muster.Admin(t, "admin", "key", "create", "--org", n.first, "--json")
+	var made struct{ Key string }
+	if err := json.Unmarshal([]byte(key), &made); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, n.muster.Join(t, n.new, "--key", made.Key), "in use already", "A person must accept it", "needs no change")
+	if status := n.new.Cscli(t, "capi", "status"); strings.Contains(status, "enrolled") {
+		t.Errorf("expected an engine that waits, got:\n%s", status)
+	}
+
+	const refused = `muster_signals_refused_total{reason="not_enrolled"}`
+	before := n.muster.Metric(t, refused)
+	n.new.Feed(t, testkit.ApacheLog, testkit.AttackLog(t, "apache-http-probing.log", uncounted, time.Now()))
+	testkit.Eventually(t, 30*time.Second, "the waiting engine's signal is refused", func() string {
+		if n.muster.Metric(t, refused) > before {
+			return ""
+		}
+		return "not yet"
+	})
+	for _, a := range n.alerts(t) {
+		if a.Source == uncounted.String() {
+			t.Errorf("a waiting machine's signal was stored: %+v", a)
+		}
+	}
+
+	n.muster.Admin(t, "admin", "machine", "accept", "new")
+	expect(t, n.new.Cscli(t, "capi", "status"), "Your instance is enrolled in the console")
+	n.new.Feed(t, testkit.CaddyLog, testkit.AttackLog(t, "caddy-basic-auth-bf.log", uncounted, time.Now()))
+	n.arrives(t, uncounted, "crowdsecurity/http-generic-bf", n.first)
 }
 
 func killed(n *network, t *testing.T) {
