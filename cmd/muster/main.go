@@ -23,6 +23,7 @@ type cli struct {
 	Leave   leaveCmd   `cmd:"" help:"Give the engine on this machine its old Central API back."`
 	Admin   adminCmd   `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
 	Order   orderCmd   `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
+	Bench   benchCmd   `cmd:"" help:"Measure a server with simulated engines."`
 	Config  configCmd  `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -173,7 +174,22 @@ func (n *node) build(ctx context.Context) (err error) {
 		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	n.health = n.checks()
+	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "muster_tally_lag_entries", Help: "Records of the signal log that are not judged yet.",
+	}, n.lag))
 	return nil
+}
+
+// lag counts records between the log's head and what is judged; positions are
+// those of one stream, so they can be subtracted.
+func (n *node) lag() float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	last, err := n.bus.Last(ctx)
+	if err != nil {
+		return math.NaN()
+	}
+	return float64(last - min(last, n.worker.Applied()))
 }
 
 // noneAsNegative lets an operator's explicit 0 mean none, where the service's
@@ -281,6 +297,14 @@ func (n *node) consoleConfig() console.Config {
 	}
 }
 
+// machineCounts is enroll.Counts as the API shows it.
+type machineCounts struct {
+	Pending       int `json:"pending"`
+	Active        int `json:"active"`
+	Blocked       int `json:"blocked"`
+	Organisations int `json:"organisations"` // that have an active machine
+}
+
 // status is what muster admin status shows.
 func (n *node) status(ctx context.Context) any {
 	alerts, err := n.db.CountAlerts(ctx)
@@ -290,11 +314,11 @@ func (n *node) status(ctx context.Context) any {
 	return struct {
 		Version  string        `json:"version"`
 		URL      string        `json:"url"`
-		Machines enroll.Counts `json:"machines"`
+		Machines machineCounts `json:"machines"`
 		Alerts   int           `json:"alerts"`
 		Listed   int           `json:"listed"` // on the community blocklist
 		Health   ops.Report    `json:"health"`
-	}{n.version, n.public, n.machines.Counts(), alerts, n.publisher.Count(muster.Network), n.health.Report(ctx)}
+	}{n.version, n.public, machineCounts(n.machines.Counts()), alerts, n.publisher.Count(muster.Network), n.health.Report(ctx)}
 }
 
 // checks are what /readyz looks at.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,6 +93,8 @@ type Worker struct {
 	allow     *policy.Allowlist
 	stamped   time.Time // the changelog's latest stamp
 
+	applied   atomic.Uint64 // the highest of positions, for those who watch the lag
+
 	signals  *prometheus.CounterVec
 	verdicts prometheus.Counter
 	sources  prometheus.Gauge
@@ -139,6 +142,9 @@ func New(cfg Config) *Worker {
 	}
 	return w
 }
+
+// Applied returns the highest position of the log whose effects are durable.
+func (w *Worker) Applied() uint64 { return w.applied.Load() }
 
 // Ready is closed once the evidence is in memory.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
@@ -220,6 +226,9 @@ func (w *Worker) load(ctx context.Context) error {
 	var err error
 	if w.positions, err = w.cfg.Ledger.Positions(ctx); err != nil {
 		return fmt.Errorf("reading the log positions: %w", err)
+	}
+	for _, pos := range w.positions {
+		w.applied.Store(max(w.applied.Load(), pos))
 	}
 	var again []muster.Source // what the machines and the allowlist of today judge otherwise
 	err = w.cfg.Ledger.EachEvidence(ctx, func(row muster.EvidenceRow) error {
@@ -348,6 +357,7 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 	w.install(ch)
 	for p, pos := range to {
 		w.positions[p] = pos
+		w.applied.Store(max(w.applied.Load(), pos))
 	}
 	news := 0
 	for _, f := range fresh {
