@@ -95,6 +95,10 @@ func (s Source) Group() netip.Prefix {
 // SourceSize is the length of a Source's binary form.
 const SourceSize = 17
 
+// everyV6 stands in the binary form for the prefix length of ::/0, because 17
+// zeros are the zero Source.
+const everyV6 = 255
+
 // AppendBinary appends 16 bytes of address (v4 in its mapped form) and one byte
 // of prefix length counted in that 128-bit form. The zero Source is 17 zeros.
 func (s Source) AppendBinary(b []byte) []byte {
@@ -106,6 +110,9 @@ func (s Source) AppendBinary(b []byte) []byte {
 	if s.prefix.Addr().Is4() {
 		bits += 96
 	}
+	if bits == 0 {
+		bits = everyV6
+	}
 	return append(append(b, a[:]...), byte(bits))
 }
 
@@ -116,10 +123,12 @@ func SourceFromBinary(b []byte) (Source, error) {
 	}
 	bits := int(b[16])
 	addr := netip.AddrFrom16([16]byte(b[:16]))
-	if bits == 0 && addr.IsUnspecified() {
+	switch {
+	case bits == 0 && addr.IsUnspecified():
 		return Source{}, nil
-	}
-	if bits > 128 {
+	case bits == everyV6 && addr.IsUnspecified():
+		bits = 0
+	case bits > 128:
 		return Source{}, fmt.Errorf("source: prefix length %d is over 128", bits)
 	}
 	return SourceFromPrefix(netip.PrefixFrom(addr, bits)), nil
@@ -134,7 +143,7 @@ var reserved = func() []netip.Prefix {
 		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
 		"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
 		"198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-		"::/128", "::1/128", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
+		"::/128", "::1/128", "::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
 		"3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
 	} {
 		ps = append(ps, netip.MustParsePrefix(s))
