@@ -92,7 +92,6 @@ type Claim struct {
 	Machine   string
 	Name      string
 	Tags      []string
-	Overwrite bool // may take the machine out of the organisation that it is in
 	ExpiresAt time.Time
 }
 

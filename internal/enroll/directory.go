@@ -283,13 +283,13 @@ func (t *footprints) take(scenarios []string) *footprint {
 	if len(scenarios) == 0 {
 		return nil
 	}
-	hash, size := sha256.New(), 0
+	var buf [8192]byte
+	joined, size := buf[:0], 0
 	for _, name := range scenarios {
-		hash.Write([]byte(name))
-		hash.Write([]byte{0})
+		joined = append(append(joined, name...), 0)
 		size += len(name) + 16
 	}
-	key := [sha256.Size]byte(hash.Sum(nil))
+	key := sha256.Sum256(joined)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.held[key]

@@ -80,6 +80,14 @@ func (s *Service) enrol(ctx context.Context, id string, e Enrolment) (Enrolled, 
 		return Enrolled{}, err
 	}
 
+	out, err := s.enrolWithKey(ctx, id, e, key)
+	if err == nil && !out.Already {
+		s.cfg.Notify(id)
+	}
+	return out, err
+}
+
+func (s *Service) enrolWithKey(ctx context.Context, id string, e Enrolment, key muster.EnrolmentKey) (Enrolled, error) {
 	changing := &s.directory.shard(id).changing
 	changing.Lock()
 	defer changing.Unlock()
@@ -170,8 +178,7 @@ func (s *Service) openClaim(ctx context.Context, id string, e Enrolment) (Enroll
 		Machine:   id,
 		Name:      e.Name,
 		Tags:      e.Tags,
-		Overwrite: e.Overwrite,
-		ExpiresAt: s.now().UTC().Add(claimLifetime).Truncate(time.Millisecond),
+		ExpiresAt: s.now().UTC().Truncate(time.Microsecond).Add(claimLifetime),
 	}
 	if err := s.store.CreateClaim(ctx, claim); err != nil {
 		return Enrolled{}, unavailable("the claim cannot be kept now", err)
@@ -196,18 +203,16 @@ func (s *Service) RedeemClaim(ctx context.Context, code, organisation string) (m
 	if err := s.knowMember(ctx, organisation); err != nil {
 		return muster.Machine{}, err
 	}
-	if err := s.store.DeleteClaim(ctx, claim.Hash); err != nil {
-		if errors.Is(err, muster.NotFound) {
-			return muster.Machine{}, muster.Errorf(muster.NotFound, "the claim was used already")
-		}
-		return muster.Machine{}, unavailable("the claim cannot be used now", err)
-	}
-	return s.update(ctx, claim.Machine, func(m *muster.Machine) error {
+	// A machine that was a member before it made the claim asked to be moved,
+	// else Enrol would have made none. One that has joined since must ask anew;
+	// so the claim moves it once, whoever comes second.
+	made := claim.ExpiresAt.Add(-claimLifetime)
+	m, err := s.update(ctx, claim.Machine, func(m *muster.Machine) error {
 		switch {
 		case m.State == muster.Blocked:
 			return errBlocked
-		case m.State == muster.Active && m.Organisation != organisation && !claim.Overwrite:
-			return muster.Errorf(muster.Exists, "the machine belongs to another organisation: to move it, run cscli console enroll --quick --overwrite")
+		case m.State == muster.Active && m.Organisation != organisation && !m.EnrolledAt.Before(made):
+			return muster.Errorf(muster.Exists, "the machine has joined another organisation: to move it, run cscli console enroll --quick --overwrite")
 		}
 		describe(m, claim.Name, claim.Tags)
 		if m.State != muster.Active || m.Organisation != organisation {
@@ -215,6 +220,13 @@ func (s *Service) RedeemClaim(ctx context.Context, code, organisation string) (m
 		}
 		return nil
 	})
+	if err != nil {
+		return muster.Machine{}, err
+	}
+	if err := s.store.DeleteClaim(ctx, claim.Hash); err != nil {
+		s.log.Warn("a used claim could not be deleted; it expires by itself", "machine", claim.Machine, "error", err)
+	}
+	return m, nil
 }
 
 // KeyRequest describes an enrolment key to make.

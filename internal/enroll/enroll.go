@@ -45,8 +45,8 @@ type Config struct {
 	ResyncEvery time.Duration // how often all is compared with the store, in case a bell was lost; 0 = 5 min
 
 	// Notify tells the other nodes that a machine changed, or with an empty id
-	// that organisations or token keys did; they call Refresh. It must not
-	// block. nil = there are no other nodes.
+	// that organisations or token keys did; they call Refresh. The call that
+	// made the change waits for it. nil = there are no other nodes.
 	Notify func(machineID string)
 
 	Now        func() time.Time      // nil = time.Now

@@ -123,7 +123,8 @@ func (s *Service) create(ctx context.Context, m muster.Machine) error {
 	}
 	s.asked.forget(m.ID)
 	s.directory.put(m, unsaved{})
-	s.cfg.Notify(m.ID)
+	// No bell: other nodes look a machine up when they first hear of it, and
+	// registrations may come in floods.
 	return nil
 }
 

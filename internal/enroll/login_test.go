@@ -215,16 +215,18 @@ func TestLoginKeepsFootprint(t *testing.T) {
 		}
 	}
 	login("crowdsec/v1.7.8-linux")
-	check("v1.7.8-linux")
+	check("v1.7.8")
 	login("crowdsec/v1.7.8-linux", "b/two", "a/one", "b/two", " ")
-	check("v1.7.8-linux", "a/one", "b/two")
+	check("v1.7.8", "a/one", "b/two")
 	login("")
-	check("v1.7.8-linux", "a/one", "b/two")
+	check("v1.7.8", "a/one", "b/two")
+	b.Touch(machineID, ContactMetrics, "v1.7.8")
+	check("v1.7.8", "a/one", "b/two")
 	// A reload before the flush must not bring the older row back.
 	wantError(t, b.Refresh(t.Context(), machineID), "", "")
-	check("v1.7.8-linux", "a/one", "b/two")
+	check("v1.7.8", "a/one", "b/two")
 	wantError(t, b.flush(t.Context()), "", "")
-	check("v1.7.8-linux", "a/one", "b/two")
+	check("v1.7.8", "a/one", "b/two")
 	if got := b.store.machines[machineID].Scenarios; !slices.Equal(got, []string{"a/one", "b/two"}) {
 		t.Fatalf("the store has scenarios %v", got)
 	}
@@ -330,6 +332,13 @@ func craft(t testing.TB, method jwt.SigningMethod, key any, kid string, change f
 	return text
 }
 
+// respelt returns a last letter that means the same bytes: of its six bits four
+// are left over after the 64 bytes of a signature.
+func respelt(last byte) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	return string(alphabet[strings.IndexByte(alphabet, last)|1])
+}
+
 func TestBadTokens(t *testing.T) {
 	b := newRig(t)
 	b.register(machineID)
@@ -359,6 +368,7 @@ func TestBadTokens(t *testing.T) {
 		"signature of another":      parts[0] + "." + parts[1] + "." + strings.Repeat("A", 86),
 		"no signature":              parts[0] + "." + parts[1] + ".",
 		"padded":                    good + "=",
+		"other spelling":            good[:len(good)-1] + respelt(good[len(good)-1]),
 		"huge":                      parts[0] + "." + strings.Repeat("A", 1<<20) + "." + parts[2],
 		"alg none":                  craft(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, kid, nil, base),
 		"HS256 with the public key": craft(t, jwt.SigningMethodHS256, []byte(public), kid, nil, base),
@@ -399,6 +409,9 @@ func TestChangesEndTokens(t *testing.T) {
 		want   Identity
 	}{
 		{"acceptance", func(b *rig) error { return b.Accept(b.t.Context(), machineID, "org-b") }, active("org-b", muster.Community, muster.FleetOff)},
+		{"another organisation and back", func(b *rig) error {
+			return errors.Join(b.Accept(b.t.Context(), machineID, "org-b"), b.Accept(b.t.Context(), machineID, "org-a"))
+		}, active("org-a", muster.Enterprise, muster.FleetHub)},
 		{"release", func(b *rig) error { return b.Release(b.t.Context(), machineID) }, pending},
 		{"blocking and back", func(b *rig) error {
 			return errors.Join(b.Block(b.t.Context(), machineID), b.Unblock(b.t.Context(), machineID))
@@ -463,6 +476,19 @@ func TestBlockedMachineIsLockedOut(t *testing.T) {
 	_, err = b.Enrol(t.Context(), machineID, Enrolment{Auto: true})
 	wantError(t, err, muster.Forbidden, "blocked")
 	wantError(t, b.Accept(t.Context(), machineID, "org-a"), muster.Forbidden, "unblock it first")
+}
+
+// A row that was blocked by other means, with its tokens left alone, is
+// blocked all the same.
+func TestBlockedInTheStore(t *testing.T) {
+	b := newRig(t)
+	b.register(machineID)
+	token := b.login(machineID).Text
+	m := b.store.machines[machineID]
+	m.State = muster.Blocked
+	b.store.machines[machineID] = m
+	wantError(t, b.Refresh(t.Context(), machineID), "", "")
+	wantRefused(t, b.Service, token)
 }
 
 func TestReset(t *testing.T) {
@@ -548,4 +574,37 @@ func TestUnknownMachinesAreRemembered(t *testing.T) {
 	}
 	b.register("nobody")
 	b.login("nobody")
+
+	// A token of a later epoch than the store's, after it was restored from a
+	// backup, makes the node look, but not at every request.
+	row := b.store.machines["nobody"]
+	wantError(t, b.Accept(t.Context(), "nobody", "org-a"), "", "")
+	token := b.login("nobody").Text
+	b.store.machines["nobody"] = row
+	wantError(t, b.Refresh(t.Context(), "nobody"), "", "")
+	b.clock.advance(2 * recentFor)
+	reads := b.store.reads
+	for range 10 {
+		wantRefused(t, b.Service, token)
+	}
+	if got := b.store.reads - reads; got != 1 {
+		t.Fatalf("ten requests with a token from the future made %d queries, want 1", got)
+	}
+}
+
+// A row that was read before a flush and arrives after it is older than what
+// memory had, although nothing is unsaved any more.
+func TestReloadDuringFlush(t *testing.T) {
+	b := newRig(t)
+	b.register(machineID)
+	_, err := b.Login(t.Context(), Login{MachineID: machineID, Password: strongPassword, Scenarios: []string{"a/b"}, UserAgent: "crowdsec/v1"})
+	wantError(t, err, "", "")
+	before := b.directory.unsavedOf(machineID)
+	row, err := b.store.Machine(t.Context(), machineID)
+	wantError(t, err, "", "")
+	wantError(t, b.flush(t.Context()), "", "")
+	b.directory.put(row, before)
+	if m, _ := b.Machine(machineID); m.Version != "v1" || !slices.Equal(m.Scenarios, []string{"a/b"}) {
+		t.Fatalf("memory fell back to %q, %v", m.Version, m.Scenarios)
+	}
 }

@@ -146,11 +146,19 @@ func revoke(m *muster.Machine, now time.Time) {
 func (s *Service) update(ctx context.Context, id string, change func(*muster.Machine) error) (muster.Machine, error) {
 	changing := &s.directory.shard(id).changing
 	changing.Lock()
-	defer changing.Unlock()
-	return s.updateLocked(ctx, id, change)
+	m, err := s.updateLocked(ctx, id, change)
+	changing.Unlock()
+	switch {
+	case errors.Is(err, errUnchanged):
+		return m, nil
+	case err == nil:
+		s.cfg.Notify(id)
+	}
+	return m, err
 }
 
-// updateLocked is update for a holder of the shard's changing.
+// updateLocked changes a machine in the store and in memory for a holder of its
+// shard's changing. With errUnchanged it returns the machine as it is.
 func (s *Service) updateLocked(ctx context.Context, id string, change func(*muster.Machine) error) (muster.Machine, error) {
 	before := s.directory.unsavedOf(id)
 	var as muster.Machine
@@ -160,7 +168,7 @@ func (s *Service) updateLocked(ctx context.Context, id string, change func(*must
 	})
 	switch {
 	case errors.Is(err, errUnchanged):
-		return as, nil
+		return as, err
 	case err != nil:
 		return muster.Machine{}, machineError(id, err)
 	}
@@ -169,7 +177,6 @@ func (s *Service) updateLocked(ctx context.Context, id string, change func(*must
 	}
 	s.asked.forget(id)
 	s.directory.put(m, before)
-	s.cfg.Notify(id)
 	if m.State != as.State || m.Organisation != as.Organisation {
 		s.log.Info("machine changed its state", "machine", id, "state", string(m.State), "organisation", m.Organisation)
 	}

@@ -15,8 +15,8 @@ type recent struct {
 }
 
 const (
-	recentFor   = 2 * time.Second // at least; at most twice that
-	recentLimit = 4096            // names per generation
+	recentFor   = time.Second // at least; at most twice that
+	recentLimit = 4096        // names per generation
 )
 
 func (r *recent) turn(now time.Time) {

@@ -48,10 +48,11 @@ type EnrolmentKeys interface {
 
 // Claims keeps the open requests of machines that came without a key.
 type Claims interface {
+	// CreateClaim keeps c, in place of the machine's earlier claim.
 	CreateClaim(ctx context.Context, c muster.Claim) error
+	// Claim returns a claim, which may have expired.
 	Claim(ctx context.Context, hash []byte) (muster.Claim, error)
-	// DeleteClaim takes a claim away; code muster.NotFound when it is gone
-	// already, so that of two people only one redeems it.
+	// DeleteClaim forgets a claim, which may be gone already.
 	DeleteClaim(ctx context.Context, hash []byte) error
 }
 

@@ -30,15 +30,16 @@ const (
 // seconds at 1,700 writes a second instead of 10,000.
 const saveAfter = time.Minute
 
-// Touch notes that a machine was heard just now. version may be "". It does no
-// I/O; Run writes it.
+// Touch notes that a machine was heard just now. version is an engine's, as in
+// its user agent after "crowdsec/" or in its metrics, or "". It does no I/O;
+// Run writes it.
 func (s *Service) Touch(machineID string, kind Contact, version string) {
 	e := s.directory.entry(machineID)
 	if e == nil || kind >= contactKinds || e.record.Load() == nil {
 		return
 	}
 	s.touch(e, kind)
-	if version != "" && s.directory.declare(e, cleanVersion(version), nil) {
+	if version != "" && s.directory.declare(e, engineVersion(version), nil) {
 		s.directory.markDirty(e)
 	}
 }
@@ -178,19 +179,29 @@ func (e *entry) written(t muster.MachineTouch) {
 }
 
 // versionOf reads the version from a user agent: "crowdsec/v1.7.8-linux" gives
-// "v1.7.8-linux"; other clients keep their product's name.
+// "v1.7.8"; other clients keep their product's name.
 func versionOf(userAgent string) string {
-	product, _, _ := strings.Cut(strings.TrimSpace(userAgent), " ")
-	return cleanVersion(strings.TrimPrefix(product, "crowdsec/"))
+	if version, ok := strings.CutPrefix(userAgent, "crowdsec/"); ok {
+		return engineVersion(version)
+	}
+	return word(userAgent)
 }
 
-// cleanVersion bounds what a client says about its version.
-func cleanVersion(version string) string {
-	version = version[:min(len(version), 64)]
-	for i := range len(version) {
-		if c := version[i]; c <= ' ' || c > '~' {
-			return version[:i]
+// engineVersion brings the spellings of user agents and metrics to one form,
+// without tag and platform: "v1.4.6-6~deb12u1+b1-linux-debian" is "v1.4.6".
+func engineVersion(version string) string {
+	version, _, _ = strings.Cut(word(version), "-")
+	return version
+}
+
+// word returns what stands before the first character that is no printable
+// ASCII, at most 64 bytes.
+func word(s string) string {
+	s = s[:min(len(s), 64)]
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' {
+			return s[:i]
 		}
 	}
-	return version
+	return s
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -126,8 +128,9 @@ func TestRun(t *testing.T) {
 
 func TestVersionOf(t *testing.T) {
 	for agent, want := range map[string]string{
-		"crowdsec/v1.7.8-linux":                     "v1.7.8-linux",
-		"crowdsec/v1.4.6-6~deb12u1+b1-linux-debian": "v1.4.6-6~deb12u1+b1-linux-debian",
+		"crowdsec/v1.7.8-linux":                     "v1.7.8",
+		"crowdsec/v1.4.6-6~deb12u1+b1-linux-debian": "v1.4.6",
+		"pre-capi-py-sdk/0.0.3":                     "pre-capi-py-sdk/0.0.3",
 		"csphpcapi_wordpress/v3.5.2":                "csphpcapi_wordpress/v3.5.2",
 		"curl/8 (x)":                                "curl/8",
 		"":                                          "",
@@ -248,5 +251,58 @@ muster_token_verifications_total 1
 	}
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Fatal(problems, err)
+	}
+}
+
+// Everything at once, for the race detector; and at the end memory and store
+// agree.
+func TestConcurrency(t *testing.T) {
+	b := newRig(t)
+	for i := range 8 {
+		b.register(fmt.Sprint("m", i))
+	}
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		id := fmt.Sprint("m", worker)
+		wg.Go(func() {
+			for round := range 10 {
+				scenarios := []string{fmt.Sprint("s", round%3)}
+				token, err := b.Login(t.Context(), Login{MachineID: id, Password: strongPassword, Scenarios: scenarios, UserAgent: "crowdsec/v1"})
+				if err == nil {
+					_, _ = b.Authenticate(t.Context(), token.Text) // may be revoked meanwhile
+				}
+				b.Touch(id, ContactPush, fmt.Sprint("v", round))
+				b.Machine(id)
+			}
+		})
+		wg.Go(func() {
+			for round := range 10 {
+				var err error
+				switch round % 5 {
+				case 0:
+					err = b.Accept(t.Context(), id, "org-a")
+				case 1:
+					err = b.flush(t.Context())
+				case 2:
+					err = b.Release(t.Context(), id)
+				case 3:
+					err = b.resync(t.Context())
+				case 4:
+					err = b.Rotate(t.Context())
+				}
+				if err != nil && muster.CodeOf(err) == "" {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	wantError(t, b.flush(t.Context()), "", "")
+	for id, stored := range b.store.machines {
+		got, _ := b.Machine(id)
+		got.Seen, stored.Seen = muster.Contacts{}, muster.Contacts{}
+		if diff := cmp.Diff(stored, got); diff != "" {
+			t.Errorf("%s (-store +memory):\n%s", id, diff)
+		}
 	}
 }
