@@ -13,7 +13,6 @@ const verdictColumns = `audience, source, listed, scenario, since, until, change
 
 const selectVerdicts = `SELECT ` + verdictColumns + ` FROM verdicts`
 
-
 func scanVerdict(rows *sql.Rows) (muster.Verdict, error) {
 	var v muster.Verdict
 	err := rows.Scan(&v.Audience, (*sourceColumn)(&v.Source), &v.Listed, &v.Scenario,
