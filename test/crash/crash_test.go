@@ -22,11 +22,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	connections = 4   // each is a machine of its own
+	connections = 8   // each is a machine of its own
 	perRound    = 150 // batches that one connection makes per life of the server at most
 )
 
-// TestKill lives 20 lives (4 with -short, or MUSTER_CRASH_ROUNDS). In each, four
+// TestKill lives 20 lives (4 with -short, or MUSTER_CRASH_ROUNDS). In each, eight
 // machines push as fast as they can until the server is killed; the next life
 // begins with resending: what was not acknowledged, and some of what was.
 // MUSTER_CRASH_SEED repeats the moments of an earlier run as far as the machine
