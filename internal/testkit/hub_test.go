@@ -23,10 +23,16 @@ func TestGuardSeesWhatWantsToLeave(t *testing.T) {
 	transport := &http.Transport{Proxy: http.ProxyURL(proxy)}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
-	if resp, err := client.Get("http://outside.invalid/a"); err != nil || resp.StatusCode != http.StatusForbidden {
-		t.Errorf("plain: expected 403, got %v, %v", resp, err)
+	resp, err := client.Get("http://outside.invalid/a")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := client.Get("https://outside.invalid/b"); err == nil {
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("plain: expected 403, got %s", resp.Status)
+	}
+	if resp, err := client.Get("https://outside.invalid/b"); err == nil {
+		resp.Body.Close()
 		t.Error("TLS: expected the tunnel to be refused")
 	}
 	want := []string{"GET outside.invalid", "CONNECT outside.invalid:443"}

@@ -2,14 +2,13 @@ package testkit
 
 import (
 	"fmt"
+	"muster"
 	"net/netip"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"muster"
 )
 
 var (

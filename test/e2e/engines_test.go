@@ -4,6 +4,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"muster/internal/testkit"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"muster/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
