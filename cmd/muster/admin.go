@@ -55,6 +55,9 @@ type adminCmd struct {
 		List   tokenListCmd   `cmd:"" help:"List API tokens."`
 		Revoke tokenRevokeCmd `cmd:"" help:"Revoke an API token."`
 	} `cmd:"" help:"API tokens, for admin commands from elsewhere."`
+	TokenKey struct {
+		Rotate rotateCmd `cmd:"" help:"Sign machines' tokens with a new key; the old one still verifies until the next rotation."`
+	} `cmd:"" help:"The key that machines' tokens are signed with."`
 	Explain explainCmd `cmd:"" help:"Say why an address is listed, or not."`
 	Status  statusCmd  `cmd:"" help:"Show what the server is doing."`
 }
@@ -389,4 +392,10 @@ type machineRemoveCmd struct {
 
 func (c *machineRemoveCmd) Run(g *globals) error {
 	return c.run(g, "DELETE", c.path(""), nil, "Machine removed.")
+}
+
+type rotateCmd struct{ server }
+
+func (c *rotateCmd) Run(g *globals) error {
+	return c.run(g, "POST", "/token-key/rotate", nil, "New token key in use. Rotating again ends all tokens signed with the one before.")
 }

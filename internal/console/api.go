@@ -125,6 +125,7 @@ func NewAPI(cfg Config) *API {
 		"GET /api/v1/tokens":                  a.tokens,
 		"POST /api/v1/tokens":                 a.createToken,
 		"DELETE /api/v1/tokens/{id}":          a.deleteToken,
+		"POST /api/v1/token-key/rotate":       a.rotateTokenKey,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			ops.RecordOf(r.Context()).Route = pattern

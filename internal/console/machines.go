@@ -233,6 +233,12 @@ func (a *API) redeemClaim(r *http.Request) (any, error) {
 	return viewMachine(m), nil
 }
 
+// rotateTokenKey makes a new key for machines' tokens; those signed with the one
+// before stay valid until the next rotation.
+func (a *API) rotateTokenKey(r *http.Request) (any, error) {
+	return nil, a.cfg.Machines.Rotate(r.Context())
+}
+
 // orderView is an order as the API shows it.
 type orderView struct {
 	ID        string           `json:"id"`

@@ -51,7 +51,6 @@ func (e *Edge) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	e.cfg.Machines.Touch(l.MachineID, enroll.ContactLogin, engineVersion(r))
 	e.write(w, http.StatusOK, wire.AppendLogin(nil, token.Text, token.Expires))
 	return nil
 }

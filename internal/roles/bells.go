@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"muster"
 	"muster/internal/ops"
 	"muster/internal/stream"
 )
@@ -119,7 +120,8 @@ func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 	if err := n.machines.Refresh(ctx, id); err != nil {
 		n.log.Warn("a changed machine could not be read; the next full comparison finds it", ops.KeyMachine, id, ops.KeyError, err)
 	}
-	if id == "" || n.isActive(id) {
+	// A machine that was never active has said nothing that counted.
+	if m, ok := n.machines.Machine(id); id == "" || ok && (m.State == muster.Active || m.EnrolledAt.IsZero()) {
 		return
 	}
 	if err := n.worker.Forget(ctx, id); err != nil && ctx.Err() == nil {
