@@ -5,7 +5,6 @@
 package tally
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +34,10 @@ type Reader interface {
 	// Next blocks for at least one entry and returns up to limit, in order per
 	// partition, each strictly above the position it was opened at.
 	Next(ctx context.Context, limit int) ([]muster.Entry, error)
+	// Position tells how far Next has come: every entry at or below it has been
+	// returned, so once those are applied it is a position for all partitions,
+	// also for those that had nothing.
+	Position() uint64
 	Close()
 }
 
@@ -90,10 +93,11 @@ type Worker struct {
 	evidence  map[muster.Source]consensus.Evidence
 	names     map[string]string // one copy of every machine and organisation id
 	positions [muster.Partitions]uint64
+	passed    uint64 // every entry at or below it is applied, whatever its partition
 	allow     *policy.Allowlist
 	stamped   time.Time // the changelog's latest stamp
 
-	applied   atomic.Uint64 // the highest of positions, for those who watch the lag
+	applied atomic.Uint64 // the highest of positions, for those who watch the lag
 
 	signals  *prometheus.CounterVec
 	verdicts prometheus.Counter
@@ -109,7 +113,7 @@ type command struct {
 
 // entriesPerCommit bounds one transaction; records hold a few to a few hundred
 // signals each.
-const entriesPerCommit = 256
+const entriesPerCommit = 512
 
 // New returns a Worker; Run makes it work.
 func New(cfg Config) *Worker {
@@ -157,13 +161,12 @@ func (w *Worker) Run(ctx context.Context) error {
 		return ignoreCancel(ctx, err)
 	}
 	close(w.ready)
-	entries := make(chan []muster.Entry)
+	batches := make(chan batch)
 	failed := make(chan error, 1)
 	readCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
-		err := w.read(readCtx, entries)
-		failed <- err
+		failed <- w.read(readCtx, batches)
 	}()
 	defer func() { stop(); <-failed }()
 
@@ -172,8 +175,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	for {
 		var err error
 		select {
-		case batch := <-entries:
-			err = w.retry(ctx, func() error { return w.consume(ctx, batch) })
+		case b := <-batches:
+			if err = w.retry(ctx, func() error { return w.consume(ctx, b.entries) }); err == nil {
+				w.passed = b.position
+			}
 		case c := <-w.commands:
 			c.done <- c.do(ctx)
 		case <-sweep.C:
@@ -259,47 +264,30 @@ func (w *Worker) load(ctx context.Context) error {
 	return w.rejudge(ctx, again)
 }
 
+// batch is what one look at the log returned.
+type batch struct {
+	entries  []muster.Entry
+	position uint64 // of the reader behind it
+}
+
 // read fetches ahead of the consumer by one batch.
-func (w *Worker) read(ctx context.Context, out chan<- []muster.Entry) error {
+func (w *Worker) read(ctx context.Context, out chan<- batch) error {
 	r, err := w.cfg.Open(ctx, w.positions)
 	if err != nil {
 		return fmt.Errorf("opening the signal log: %w", err)
 	}
 	defer r.Close()
 	for {
-		batch, err := r.Next(ctx, entriesPerCommit)
+		entries, err := r.Next(ctx, entriesPerCommit)
 		if err != nil {
 			return fmt.Errorf("reading the signal log: %w", err)
 		}
 		select {
-		case out <- batch:
+		case out <- batch{entries, r.Position()}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// change is what one transaction will do to the evidence, kept beside it until
-// the transaction is durable.
-type change struct {
-	evidence map[muster.Source]consensus.Evidence
-	last     map[muster.Source]time.Time // when each source was last heard, for judging
-	verdicts []muster.Verdict
-}
-
-func (w *Worker) newChange(size int) *change {
-	return &change{
-		evidence: make(map[muster.Source]consensus.Evidence, size),
-		last:     make(map[muster.Source]time.Time, size),
-	}
-}
-
-// of returns a private copy of the evidence on source.
-func (c *change) of(w *Worker, source muster.Source) consensus.Evidence {
-	if ev, ok := c.evidence[source]; ok {
-		return ev
-	}
-	return w.evidence[source].Clone()
 }
 
 // consume handles one batch of entries in one transaction.
@@ -371,157 +359,6 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 	return nil
 }
 
-func (w *Worker) fold(ch *change, s *muster.Signal) {
-	if !s.Source.IsValid() || s.Flags&(muster.Counts|muster.Fleet) == 0 || !w.cfg.Active(s.Machine) {
-		return
-	}
-	s.Machine, s.Organisation, s.Scenario = w.intern(s.Machine), w.intern(s.Organisation), w.intern(s.Scenario)
-	ch.evidence[s.Source] = consensus.Fold(ch.of(w, s.Source), s)
-	ch.last[s.Source] = s.Received
-}
-
-// judge judges every source of the change. Evidence is judged at the time its
-// latest signal was received, so that a replay gives the same verdicts; what is
-// told to readers is stamped with changed, the clock of the changelog.
-func (w *Worker) judge(ch *change, changed time.Time) {
-	for source, ev := range ch.evidence {
-		at := changed
-		if t, ok := ch.last[source]; ok {
-			at = t
-		}
-		ev, vs := w.cfg.Judge.Judge(source, ev, w.never(source), at)
-		ch.evidence[source] = ev
-		for i := range vs {
-			vs[i].Changed = changed
-		}
-		ch.verdicts = append(ch.verdicts, vs...)
-	}
-}
-
-// stamp returns the time for the changelog, which only grows: those who follow
-// it would miss what a clock that was set back has stamped.
-func (w *Worker) stamp() time.Time {
-	now := w.cfg.Now().UTC().Truncate(time.Microsecond)
-	if !now.After(w.stamped) {
-		now = w.stamped.Add(time.Microsecond)
-	}
-	w.stamped = now
-	return now
-}
-
-// never says why source must not be published, or "".
-func (w *Worker) never(source muster.Source) string {
-	if source.IsReserved() {
-		return "reserved or private address space is never listed"
-	}
-	if reason, ok := w.allow.Covers(source); ok {
-		if reason == "" {
-			return "on the allowlist"
-		}
-		return "on the allowlist: " + reason
-	}
-	return ""
-}
-
-func (w *Worker) write(tx Tx, ch *change) error {
-	rows := make([]muster.EvidenceRow, 0, len(ch.evidence))
-	var arena []byte
-	for source, ev := range ch.evidence {
-		start := len(arena)
-		arena = ev.AppendBinary(arena)
-		rows = append(rows, muster.EvidenceRow{
-			Partition: w.cfg.Partition(source), Source: source,
-			Last: time.UnixMicro(ev.Last).UTC(), Data: arena[start:len(arena):len(arena)],
-		})
-	}
-	if err := tx.PutEvidence(rows); err != nil {
-		return err
-	}
-	if len(ch.verdicts) == 0 {
-		return nil
-	}
-	return tx.PutVerdicts(ch.verdicts)
-}
-
-// install makes a durable change the state in memory.
-func (w *Worker) install(ch *change) {
-	for source, ev := range ch.evidence {
-		w.evidence[source] = ev
-	}
-	w.sources.Set(float64(len(w.evidence)))
-	if len(ch.verdicts) > 0 {
-		w.verdicts.Add(float64(len(ch.verdicts)))
-		w.cfg.Changed()
-	}
-}
-
-// rejudge judges sources again without new signals and commits what changed.
-func (w *Worker) rejudge(ctx context.Context, sources []muster.Source) error {
-	if len(sources) == 0 {
-		return nil
-	}
-	ch := w.newChange(len(sources))
-	for _, s := range sources {
-		ch.evidence[s] = ch.of(w, s)
-	}
-	return w.commitChange(ctx, ch)
-}
-
-func (w *Worker) commitChange(ctx context.Context, ch *change) error {
-	w.judge(ch, w.stamp())
-	if err := w.cfg.Ledger.Commit(ctx, func(tx Tx) error { return w.write(tx, ch) }); err != nil {
-		return err
-	}
-	w.install(ch)
-	return nil
-}
-
-// sweep ends listings that lapsed and forgets sources that nobody has reported
-// for so long that nothing about them can matter.
-func (w *Worker) sweep(ctx context.Context) error {
-	now := w.cfg.Now()
-	var lapsed []muster.Source
-	for source, ev := range w.evidence {
-		for _, st := range ev.Standing {
-			if st.Until <= now.UnixMicro() {
-				lapsed = append(lapsed, source)
-				break
-			}
-		}
-	}
-	if err := w.rejudge(ctx, lapsed); err != nil {
-		return err
-	}
-	stale := map[uint8][]muster.Source{}
-	for source, ev := range w.evidence {
-		if w.cfg.Judge.Stale(ev, now) {
-			p := w.cfg.Partition(source)
-			stale[p] = append(stale[p], source)
-		}
-	}
-	if len(stale) == 0 {
-		return nil
-	}
-	err := w.cfg.Ledger.Commit(ctx, func(tx Tx) error {
-		for p, sources := range stale {
-			if err := tx.DeleteEvidence(p, sources); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, sources := range stale {
-		for _, s := range sources {
-			delete(w.evidence, s)
-		}
-	}
-	w.sources.Set(float64(len(w.evidence)))
-	return nil
-}
-
 // intern keeps one copy of an id, so that a million voices of a thousand
 // machines do not hold a million strings. The table is bounded: when it
 // overflows it starts anew, which costs memory only.
@@ -535,83 +372,4 @@ func (w *Worker) intern(s string) string {
 	c := string(append([]byte(nil), s...))
 	w.names[c] = c
 	return c
-}
-
-// do runs f on the worker's goroutine.
-func (w *Worker) do(ctx context.Context, f func(ctx context.Context) error) error {
-	c := command{do: f, done: make(chan error, 1)}
-	select {
-	case w.commands <- c:
-		return <-c.done
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Forget drops everything that machine said: it was blocked, or has left.
-func (w *Worker) Forget(ctx context.Context, machine string) error {
-	return w.do(ctx, func(ctx context.Context) error {
-		ch := w.newChange(0)
-		for source, ev := range w.evidence {
-			if ev = ev.Clone(); ev.Forget(machine) {
-				ch.evidence[source] = ev
-			}
-		}
-		if len(ch.evidence) == 0 {
-			return nil
-		}
-		return w.commitChange(ctx, ch)
-	})
-}
-
-// removalScan bounds how many of a machine's stored signals are looked through
-// for a decision that its operator deleted.
-const removalScan = 20_000
-
-// Withdraw takes decisions that a machine's operator deleted off its fleet's
-// list. Reports made after the removal stand. It may be told the same removal
-// twice.
-func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Removal, since time.Time) error {
-	reports, err := w.cfg.Ledger.Reports(ctx, organisation, r.Machine, since, removalScan)
-	if err != nil {
-		return err
-	}
-	var sources []muster.Source
-	for _, s := range reports {
-		for _, uuid := range r.Decisions {
-			if s.Flags&muster.Fleet != 0 && bytes.Contains(s.Detail, []byte(uuid)) {
-				sources = append(sources, s.Source)
-				break
-			}
-		}
-	}
-	if len(sources) == 0 {
-		return nil
-	}
-	return w.do(ctx, func(ctx context.Context) error {
-		ch := w.newChange(len(sources))
-		for _, source := range sources {
-			ev := ch.of(w, source)
-			if ev.Withdraw(r.Machine, r.At) {
-				ch.evidence[source] = ev
-			}
-		}
-		return w.commitChange(ctx, ch)
-	})
-}
-
-// SetAllowlist replaces the allowlist and judges again what it may concern.
-func (w *Worker) SetAllowlist(ctx context.Context, a *policy.Allowlist) error {
-	return w.do(ctx, func(ctx context.Context) error {
-		before := w.allow
-		w.allow = a
-		var sources []muster.Source
-		for source := range w.evidence {
-			_, was := before.Covers(source)
-			if _, is := a.Covers(source); is != was {
-				sources = append(sources, source)
-			}
-		}
-		return w.rejudge(ctx, sources)
-	})
 }

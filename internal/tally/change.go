@@ -1,0 +1,137 @@
+package tally
+
+import (
+	"context"
+	"time"
+
+	"muster"
+	"muster/internal/consensus"
+)
+
+// change is what one transaction will do to the evidence, kept beside it until
+// the transaction is durable.
+type change struct {
+	evidence map[muster.Source]consensus.Evidence
+	last     map[muster.Source]time.Time // when each source was last heard, for judging
+	verdicts []muster.Verdict
+}
+
+func (w *Worker) newChange(size int) *change {
+	return &change{
+		evidence: make(map[muster.Source]consensus.Evidence, size),
+		last:     make(map[muster.Source]time.Time, size),
+	}
+}
+
+// of returns a private copy of the evidence on source.
+func (c *change) of(w *Worker, source muster.Source) consensus.Evidence {
+	if ev, ok := c.evidence[source]; ok {
+		return ev
+	}
+	return w.evidence[source].Clone()
+}
+
+func (w *Worker) fold(ch *change, s *muster.Signal) {
+	if !s.Source.IsValid() || s.Flags&(muster.Counts|muster.Fleet) == 0 || !w.cfg.Active(s.Machine) {
+		return
+	}
+	s.Machine, s.Organisation, s.Scenario = w.intern(s.Machine), w.intern(s.Organisation), w.intern(s.Scenario)
+	ch.evidence[s.Source] = consensus.Fold(ch.of(w, s.Source), s)
+	ch.last[s.Source] = s.Received
+}
+
+// judge judges every source of the change. Evidence is judged at the time its
+// latest signal was received, so that a replay gives the same verdicts; what is
+// told to readers is stamped with changed, the clock of the changelog.
+func (w *Worker) judge(ch *change, changed time.Time) {
+	for source, ev := range ch.evidence {
+		at := changed
+		if t, ok := ch.last[source]; ok {
+			at = t
+		}
+		ev, vs := w.cfg.Judge.Judge(source, ev, w.never(source), at)
+		ch.evidence[source] = ev
+		for i := range vs {
+			vs[i].Changed = changed
+		}
+		ch.verdicts = append(ch.verdicts, vs...)
+	}
+}
+
+// stamp returns the time for the changelog, which only grows: those who follow
+// it would miss what a clock that was set back has stamped.
+func (w *Worker) stamp() time.Time {
+	now := w.cfg.Now().UTC().Truncate(time.Microsecond)
+	if !now.After(w.stamped) {
+		now = w.stamped.Add(time.Microsecond)
+	}
+	w.stamped = now
+	return now
+}
+
+// never says why source must not be published, or "".
+func (w *Worker) never(source muster.Source) string {
+	if source.IsReserved() {
+		return "reserved or private address space is never listed"
+	}
+	if reason, ok := w.allow.Covers(source); ok {
+		if reason == "" {
+			return "on the allowlist"
+		}
+		return "on the allowlist: " + reason
+	}
+	return ""
+}
+
+func (w *Worker) write(tx Tx, ch *change) error {
+	rows := make([]muster.EvidenceRow, 0, len(ch.evidence))
+	var arena []byte
+	for source, ev := range ch.evidence {
+		start := len(arena)
+		arena = ev.AppendBinary(arena)
+		rows = append(rows, muster.EvidenceRow{
+			Partition: w.cfg.Partition(source), Source: source,
+			Last: time.UnixMicro(ev.Last).UTC(), Data: arena[start:len(arena):len(arena)],
+		})
+	}
+	if err := tx.PutEvidence(rows); err != nil {
+		return err
+	}
+	if len(ch.verdicts) == 0 {
+		return nil
+	}
+	return tx.PutVerdicts(ch.verdicts)
+}
+
+// install makes a durable change the state in memory.
+func (w *Worker) install(ch *change) {
+	for source, ev := range ch.evidence {
+		w.evidence[source] = ev
+	}
+	w.sources.Set(float64(len(w.evidence)))
+	if len(ch.verdicts) > 0 {
+		w.verdicts.Add(float64(len(ch.verdicts)))
+		w.cfg.Changed()
+	}
+}
+
+// rejudge judges sources again without new signals and commits what changed.
+func (w *Worker) rejudge(ctx context.Context, sources []muster.Source) error {
+	if len(sources) == 0 {
+		return nil
+	}
+	ch := w.newChange(len(sources))
+	for _, s := range sources {
+		ch.evidence[s] = ch.of(w, s)
+	}
+	return w.commitChange(ctx, ch)
+}
+
+func (w *Worker) commitChange(ctx context.Context, ch *change) error {
+	w.judge(ch, w.stamp())
+	if err := w.cfg.Ledger.Commit(ctx, func(tx Tx) error { return w.write(tx, ch) }); err != nil {
+		return err
+	}
+	w.install(ch)
+	return nil
+}
