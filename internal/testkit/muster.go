@@ -38,7 +38,7 @@ func NewMuster(t testing.TB, env ...string) *Muster {
 	}
 }
 
-// Start starts the server and waits until it is ready. It runs until Stop or
+// Start starts the server and waits until it is ready. It runs until Kill or
 // the end of the test that NewMuster was called with.
 func (m *Muster) Start(t testing.TB) {
 	t.Helper()
@@ -63,17 +63,8 @@ func (m *Muster) Start(t testing.TB) {
 	})
 }
 
-// Stop ends the server and waits for it.
-func (m *Muster) Stop(t testing.TB) {
-	t.Helper()
-	m.process.Stop(t)
-}
-
 // Kill ends the server at once, as a power cut would.
 func (m *Muster) Kill() { m.process.Kill() }
-
-// PID returns the server's process id.
-func (m *Muster) PID() int { return m.process.PID() }
 
 // Run runs another muster command and returns its stdout; a failure fails the
 // test.
