@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -24,12 +25,32 @@ type orderTarget struct {
 }
 
 func (o orderTarget) issue(g *globals, in map[string]any) error {
-	type order struct{ ID string }
-	raw, v, err := fetch[order](o.server, g, "POST", "/machines/"+escape(o.Machine)+"/orders", in)
+	type order struct {
+		ID   string
+		Data struct {
+			Decisions []struct{ UUID string }
+		}
+	}
+	// Orders that delete carry decisions as plain uuids; only those that add are
+	// of interest here.
+	c, err := o.client(g)
 	if err != nil {
 		return err
 	}
-	return o.show(raw, func(w io.Writer) { fmt.Fprintf(w, "Order %s issued.\n", v.ID) })
+	var raw json.RawMessage
+	if err := c.call("POST", "/machines/"+escape(o.Machine)+"/orders", in, &raw); err != nil {
+		return err
+	}
+	return o.show(raw, func(w io.Writer) {
+		var v order
+		_ = json.Unmarshal(raw, &v) // a field of another kind stays empty
+		fmt.Fprintf(w, "Order %s issued.\n", v.ID)
+		for _, d := range v.Data.Decisions {
+			if d.UUID != "" {
+				fmt.Fprintf(w, "It adds decision %s (muster order delete takes this uuid).\n", d.UUID)
+			}
+		}
+	})
 }
 
 type orderAddCmd struct {
@@ -46,7 +67,7 @@ func (c *orderAddCmd) Run(g *globals) error {
 
 type orderDeleteCmd struct {
 	orderTarget
-	Decision []string `help:"Decision uuid (cscli decisions list -o json); may be repeated." required:""`
+	Decision []string `help:"Decision uuid, from muster order add or from an alert's detail; may be repeated." required:""`
 }
 
 func (c *orderDeleteCmd) Run(g *globals) error {

@@ -207,8 +207,9 @@ func (e *Edge) problem(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if r.Context().Err() != nil && known == nil {
-		// The client is gone; nobody reads this, but the log should not say 500.
-		status, message = http.StatusServiceUnavailable, "the request was given up"
+		// The client is gone, as at every restart of an engine that waits for
+		// orders: nobody reads this, and it is no failure of ours.
+		status, message, rec.Quiet = http.StatusServiceUnavailable, "the request was given up", true
 	}
 	if strings.HasPrefix(e.path(r.URL.Path), "/v1/") {
 		e.write(w, status, wire.AppendPAPIError(nil, message))
