@@ -93,7 +93,7 @@ func TestHangingCheckFails(t *testing.T) {
 			if got := h.Report(t.Context()).Status; got != "unready" {
 				t.Errorf("status %s, want unready", got)
 			}
-			time.Sleep(checkFresh) //nolint:forbidigo // synthetic time
+			time.Sleep(checkFresh)
 		}
 		if n := runs.Load(); n != 1 {
 			t.Errorf("%d runs hang, want 1", n)

@@ -324,7 +324,7 @@ func TestReference(t *testing.T) {
 	const path = "../../docs/configuration.md"
 	want := ConfigReference()
 	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil { //nolint:gosec // documentation is for everybody
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
