@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"muster/internal/swarm"
+)
+
+func parseBench(t *testing.T, args ...string) *benchCmd {
+	t.Helper()
+	var c benchCmd
+	parser, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return &c
+}
+
+func TestBenchRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a server elsewhere":         {[]string{"ingest", "--url=http://192.0.2.1:8600", "--key=k"}, "not on this machine"},
+		"no key":                     {[]string{"ingest", "--url=http://127.0.0.1:8600"}, "--url needs --key"},
+		"settings for a running one": {[]string{"pull", "--url=http://127.0.0.1:8600", "--key=k", "--env=A=1"}, "--env is for the server that is started"},
+		"a process without its URL":  {[]string{"login", "--pid=1"}, "expected --url with them"},
+		"too many connections":       {[]string{"heartbeat", "--url=http://127.0.0.1:8600", "--key=k", "--connections=5000"}, "expected 1 to 4,096 connections"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("MUSTER_ENROLMENT_KEY", "")
+			err := parseBench(t, tc.args...).Run()
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+	if err := parseBench(t, "ingest", "--url=http://example.com", "--key=k").Run(); !errors.Is(err, swarm.ErrNotLoopback) {
+		t.Errorf("got %v, want ErrNotLoopback", err)
+	}
+}
+
+func TestBenchEnvTakesCommas(t *testing.T) {
+	c := parseBench(t, "ingest", "--env=MUSTER_PUBLISH__ALLOWLIST=192.0.2.1,192.0.2.2", "--env=B=2")
+	if len(c.Env) != 2 || c.Env[0] != "MUSTER_PUBLISH__ALLOWLIST=192.0.2.1,192.0.2.2" {
+		t.Errorf("got %q", c.Env)
+	}
+}
+
+func TestBenchPrintsOneObject(t *testing.T) {
+	var out bytes.Buffer
+	c := parseBench(t, "ingest", "--json")
+	if err := c.print(&out, &swarm.Result{Kind: swarm.Ingest, Rate: 25000, FirstError: "a\nb"}); err != nil {
+		t.Fatal(err)
+	}
+	d := json.NewDecoder(&out)
+	var got map[string]any
+	if err := d.Decode(&got); err != nil || got["rate"] != 25000.0 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, field := range []string{"rate", "p50_ms", "p95_ms", "p99_ms", "errors", "server_cpu_s", "server_rss_bytes"} {
+		if _, ok := got[field]; !ok {
+			t.Errorf("%s is missing", field)
+		}
+	}
+	if err := d.Decode(&got); !errors.Is(err, io.EOF) {
+		t.Errorf("there is more than one object: %v", err)
+	}
+}
