@@ -105,7 +105,7 @@ func (b *Batch) Add(index int, it *Item) {
 		b.Refuse(index, CodeNotEnrolled, "this machine is not enrolled, or waits for acceptance: its signals are not kept")
 		return
 	}
-	scenario := clean(it.Scenario)
+	scenario := strings.TrimSpace(clean(it.Scenario)) // blank ones kill engines
 	if scenario == "" {
 		b.Refuse(index, CodeNoScenario, "scenario is missing")
 		return
@@ -128,11 +128,9 @@ func (b *Batch) Add(index int, it *Item) {
 		Version:      cut(it.Version),
 		Trust:        muster.ParseScenarioTrust(it.Trust),
 		Kind:         cut(it.Kind),
+		Country:      country(it.Country),
 		ASName:       cut(it.ASName),
 		ASN:          it.ASN,
-	}
-	if len(it.Country) == 2 {
-		s.Country = it.Country
 	}
 	if len(it.Detail) <= maxDetail {
 		s.Detail = it.Detail
@@ -301,6 +299,19 @@ func hexHash(h string) string {
 		}
 	}
 	return strings.ToLower(h)
+}
+
+// country returns c in capitals when it has the form of a country code, else "".
+func country(c string) string {
+	for i := range len(c) {
+		if l := c[i] | 0x20; l < 'a' || l > 'z' {
+			return ""
+		}
+	}
+	if len(c) != 2 {
+		return ""
+	}
+	return strings.ToUpper(c)
 }
 
 // cut bounds a short text and takes control characters out of it: they are
