@@ -57,7 +57,8 @@ const (
 )
 
 // NewLogger writes lines of at least level to w. An unknown format is treated
-// as LogAuto. Text has colours only on a terminal.
+// as LogAuto. Text has colours only on a terminal. In JSON a duration is a number
+// of seconds.
 func NewLogger(w io.Writer, level slog.Leveler, format LogFormat) *slog.Logger {
 	terminal := isTerminal(w)
 	if format == LogText || format != LogJSON && terminal {
@@ -67,7 +68,16 @@ func NewLogger(w io.Writer, level slog.Leveler, format LogFormat) *slog.Logger {
 			NoColor:    !terminal || os.Getenv("NO_COLOR") != "",
 		}))
 	}
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: durationsInSeconds}))
+}
+
+// durationsInSeconds writes durations as the metrics have them; slog would write
+// nanoseconds.
+func durationsInSeconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+	}
+	return a
 }
 
 // ParseLevel reads debug, info, warn or error.

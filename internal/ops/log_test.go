@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestLoggerFormats(t *testing.T) {
@@ -16,12 +17,15 @@ func TestLoggerFormats(t *testing.T) {
 		var out bytes.Buffer
 		log := NewLogger(&out, slog.LevelInfo, tc.format)
 		log.Debug("hidden")
-		log.Info("shown", KeyMachine, "m1")
+		log.Info("shown", KeyMachine, "m1", KeyDuration, 1500*time.Millisecond)
 		if got := json.Valid(out.Bytes()); got != tc.json {
 			t.Errorf("%s: JSON = %v, want %v: %s", tc.format, got, tc.json, out.String())
 		}
 		if s := out.String(); strings.Contains(s, "hidden") || !strings.Contains(s, "shown") || !strings.Contains(s, "m1") {
 			t.Errorf("%s: wrote %q", tc.format, s)
+		}
+		if want := map[bool]string{true: `"duration":1.5`, false: "duration=1.5s"}[tc.json]; !strings.Contains(out.String(), want) {
+			t.Errorf("%s: lacks %s: %s", tc.format, want, out.String())
 		}
 		if strings.Contains(out.String(), "\x1b[") {
 			t.Errorf("%s: colours though it is no terminal: %q", tc.format, out.String())

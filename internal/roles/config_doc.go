@@ -52,7 +52,8 @@ func (s section) doc() string { return fieldDocs()[s.parent.Name()+"."+s.field.N
 // values says in words what the setting takes, or "".
 func (s setting) values() string {
 	if words := strings.Fields(s.field.Tag.Get("oneof")); len(words) > 0 {
-		return strings.Join(words, ", ")
+		last := len(words) - 1
+		return strings.Join(words[:last], ", ") + " or " + words[last]
 	}
 	if low, high, ok := s.bounds(); ok {
 		return low + " to " + high
@@ -73,11 +74,11 @@ func ConfigDefaults() string {
 `)
 	writeYAML(&out, DefaultConfig(), func(doc, values string, indent string) {
 		out.WriteByte('\n')
-		if values != "" {
-			doc += " (" + values + ")"
-		}
 		for _, line := range wrap(doc, 86-len(indent)) {
 			fmt.Fprintf(&out, "%s# %s\n", indent, line)
+		}
+		if values != "" {
+			fmt.Fprintf(&out, "%s# Takes %s.\n", indent, values)
 		}
 	}, nil)
 	return out.String()
@@ -188,7 +189,7 @@ log:
 		fmt.Fprintf(&out, "\n### `%s`\n\n%s\n\n", s.path, markdown.Replace(s.doc()))
 		fmt.Fprintf(&out, "Default `%s`", s.yaml())
 		if v := s.values(); v != "" {
-			fmt.Fprintf(&out, "; %s", v)
+			fmt.Fprintf(&out, "; takes %s", v)
 		}
 		fmt.Fprintf(&out, "; `%s`\n", s.env())
 	}
