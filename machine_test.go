@@ -113,7 +113,11 @@ func TestContactsLast(t *testing.T) {
 	at := func(h int) time.Time { return time.Date(2026, 11, 20, h, 0, 0, 0, time.UTC) }
 	for i, c := range []Contacts{
 		{Login: at(9), Pull: at(1), Push: at(2), Metrics: at(3), Poll: at(4), Heartbeat: at(5)},
-		{Login: at(1), Pull: at(9)}, {Push: at(9)}, {Pull: at(8), Metrics: at(9)}, {Poll: at(9)}, {Heartbeat: at(9), Poll: at(8)},
+		{Login: at(1), Pull: at(9)},
+		{Push: at(9)},
+		{Pull: at(8), Metrics: at(9)},
+		{Poll: at(9)},
+		{Heartbeat: at(9), Poll: at(8)},
 	} {
 		if got := c.Last(); !got.Equal(at(9)) {
 			t.Errorf("%d: got %s", i, got)

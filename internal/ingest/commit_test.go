@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -109,9 +110,11 @@ func TestGroupCommit(t *testing.T) {
 				t.Fatalf("%s was appended twice", s.Version)
 			}
 			seen[s.Version] = true
-			var i int
 			name, number, _ := strings.Cut(s.Version, "-")
-			fmt.Sscan(number, &i)
+			i, err := strconv.Atoi(number)
+			if err != nil {
+				t.Fatal(err)
+			}
 			key := name + s.Source.String()
 			if i < next[key] {
 				t.Fatalf("%s came after %d", s.Version, next[key])
@@ -141,7 +144,9 @@ func TestOrderWithinABatch(t *testing.T) {
 		last := map[muster.Source]int{}
 		for _, s := range log.signals(t) {
 			var batch, i int
-			fmt.Sscanf(s.Version, "b%d-%d", &batch, &i)
+			if _, err := fmt.Sscanf(s.Version, "b%d-%d", &batch, &i); err != nil {
+				t.Fatal(err)
+			}
 			if at := batch*1000 + i + 1; at <= last[s.Source] {
 				t.Fatalf("%s came after %d", s.Version, last[s.Source])
 			} else {
@@ -185,7 +190,7 @@ func TestAnErrorReachesExactlyItsWaiters(t *testing.T) {
 		if strings.Contains(err.Error(), "disk full") {
 			t.Errorf("the sender is told about our disk: %v", err)
 		}
-		if err := <-failing[1]; err != error(named) {
+		if err := <-failing[1]; !errors.Is(err, named) || err.Error() != named.Message {
 			t.Errorf("an error that has a code must pass as it is; got %v", err)
 		}
 		if n := testutil.ToFloat64(c.accepted); n != 4 {
