@@ -153,10 +153,10 @@ func (r *run) load(ctx context.Context) (Result, error) {
 	res.Rate = float64(res.Units) / elapsed.Seconds()
 	res.Watchers, res.Connections = r.cfg.Watchers, r.cfg.Connections
 	res.Interrupted = ctx.Err() != nil
-	switch r.cfg.Kind {
-	case Ingest:
+	if r.cfg.Kind == Ingest {
 		res.Batch = r.cfg.Batch
-	case Pull:
+	}
+	if r.cfg.Kind == Pull {
 		res.List = r.cfg.List
 	}
 	return res, nil

@@ -123,6 +123,14 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 // Exited is closed when the process has ended, for whatever reason.
 func (s *Server) Exited() <-chan struct{} { return s.exited }
 
+// ending says how the process ended.
+func (s *Server) ending() error {
+	if s.err == nil {
+		return errors.New("exit status 0")
+	}
+	return s.err
+}
+
 // AwaitReady waits for the first ready answer, for at most 30 s.
 func (s *Server) AwaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("the server was not ready within %s", readyTimeout))
@@ -142,7 +150,7 @@ func (s *Server) AwaitReady(ctx context.Context) error {
 		select {
 		case <-poll.C:
 		case <-s.exited:
-			return fmt.Errorf("the server ended before it was ready (%v)", s.err)
+			return fmt.Errorf("the server ended before it was ready: %w", s.ending())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -236,7 +244,7 @@ func (s *Server) AwaitCounted(ctx context.Context) (time.Duration, error) {
 		select {
 		case <-poll.C:
 		case <-s.exited:
-			return 0, fmt.Errorf("the server ended with %d entries not counted (%v)", lag, s.err)
+			return 0, fmt.Errorf("the server ended with %d entries not counted: %w", lag, s.ending())
 		case <-ctx.Done():
 			return 0, fmt.Errorf("%w: %d entries not counted", context.Cause(ctx), lag)
 		}

@@ -57,7 +57,7 @@ func TestServerKilledAndStartedInTheSamePlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Kill()
+	defer func() { _ = again.Kill() }()
 	if again.URL != s.URL {
 		t.Errorf("got %s, want %s again", again.URL, s.URL)
 	}

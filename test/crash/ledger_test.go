@@ -115,8 +115,11 @@ func readStored(lines []byte) ([]signalID, error) {
 	var ids []signalID
 	for line := range bytes.Lines(lines) {
 		var alert struct{ ID signalID }
-		if err := json.Unmarshal(line, &alert); err != nil || alert.ID == "" {
-			return nil, fmt.Errorf("expected an alert with an id, got %q: %v", line, err)
+		if err := json.Unmarshal(line, &alert); err != nil {
+			return nil, fmt.Errorf("expected an alert, got %q: %w", line, err)
+		}
+		if alert.ID == "" {
+			return nil, fmt.Errorf("expected an alert with an id, got %q", line)
 		}
 		ids = append(ids, alert.ID)
 	}
@@ -126,8 +129,11 @@ func readStored(lines []byte) ([]signalID, error) {
 // storedCount reads the number of alerts from muster admin status --json.
 func storedCount(status []byte) (int, error) {
 	var s struct{ Alerts *int }
-	if err := json.Unmarshal(status, &s); err != nil || s.Alerts == nil {
-		return 0, fmt.Errorf("expected an object with alerts, got %q: %v", status, err)
+	if err := json.Unmarshal(status, &s); err != nil {
+		return 0, fmt.Errorf("expected an object, got %q: %w", status, err)
+	}
+	if s.Alerts == nil {
+		return 0, fmt.Errorf("expected an object with alerts, got %q", status)
 	}
 	return *s.Alerts, nil
 }
