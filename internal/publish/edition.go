@@ -164,11 +164,11 @@ func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Sou
 	var (
 		lines     []line
 		withdrawn []muster.Source
-		network   = p.audiences[muster.Network]
-		fleet     *audience
+		network   = p.audience(muster.Network)
+		fleet     = &audience{}
 	)
 	if key.organisation != "" {
-		fleet = p.audiences[muster.Audience(key.organisation)]
+		fleet = p.audience(muster.Audience(key.organisation))
 	}
 	add := func(s muster.Source, l listing) {
 		hours := l.until.Sub(now).Truncate(time.Hour)
@@ -177,26 +177,26 @@ func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Sou
 		}
 		lines = append(lines, line{s, l.scenario, hours})
 	}
-	if fleet != nil {
-		for s, l := range fleet.listed {
+	// What is on both lists stands once, with the later end: a fleet listing that
+	// is about to lapse must not hide the network's.
+	for s, l := range fleet.listed {
+		if other, both := network.listed[s]; !both || !other.until.After(l.until) {
 			add(s, l)
 		}
-		for s := range fleet.withdrawn {
-			if network == nil || !has(network.listed, s) {
-				withdrawn = append(withdrawn, s)
-			}
+	}
+	for s, l := range network.listed {
+		if other, both := fleet.listed[s]; !both || l.until.After(other.until) {
+			add(s, l)
 		}
 	}
-	if network != nil {
-		for s, l := range network.listed {
-			if fleet == nil || !has(fleet.listed, s) { // each address stands once
-				add(s, l)
-			}
+	for s := range fleet.withdrawn {
+		if !has(network.listed, s) {
+			withdrawn = append(withdrawn, s)
 		}
-		for s := range network.withdrawn {
-			if fleet == nil || !has(fleet.listed, s) && !has(fleet.withdrawn, s) {
-				withdrawn = append(withdrawn, s)
-			}
+	}
+	for s := range network.withdrawn {
+		if !has(fleet.listed, s) && !has(fleet.withdrawn, s) {
+			withdrawn = append(withdrawn, s)
 		}
 	}
 	slices.SortFunc(lines, func(a, b line) int {
@@ -204,6 +204,14 @@ func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Sou
 	})
 	slices.SortFunc(withdrawn, compareSources)
 	return lines, withdrawn
+}
+
+// audience returns the set of a, empty when there is none; p.mu is held.
+func (p *Publisher) audience(a muster.Audience) *audience {
+	if set := p.audiences[a]; set != nil {
+		return set
+	}
+	return &audience{}
 }
 
 func has[V any](m map[muster.Source]V, s muster.Source) bool {

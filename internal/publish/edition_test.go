@@ -1,0 +1,399 @@
+package publish
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"muster"
+)
+
+const network = muster.Network
+
+// example is a list with everything in it: two scenarios, addresses and ranges
+// of both versions, a fleet of organisation A, withdrawals of both audiences.
+func example(t testing.TB) *rig {
+	r := newRig()
+	r.judge(t, network, "35.188.49.176", "crowdsecurity/ssh-bf", 72, true)
+	r.judge(t, network, "185.220.101.1", "crowdsecurity/ssh-bf", 24.9, true)
+	r.judge(t, network, "9.9.9.0/24", "crowdsecurity/ssh-bf", 48, true)
+	r.judge(t, network, "2a01:4f8:c17:b0f::2", "crowdsecurity/ssh-bf", 48, true)
+	r.judge(t, network, "35.188.49.177", "crowdsecurity/http-probing", 71.5, true)
+	r.judge(t, network, "45.9.20.1", "crowdsecurity/http-probing", 20, false)
+	r.judge(t, network, "45.9.21.0/24", "crowdsecurity/http-probing", 20, false)
+	r.judge(t, "A", "45.9.20.2", "crowdsecurity/ssh-bf", 5, true)
+	r.judge(t, "A", "35.188.49.176", "crowdsecurity/ssh-slow-bf", 5, true)
+	r.judge(t, "A", "45.9.20.3", "crowdsecurity/ssh-bf", 5, false)
+	r.judge(t, "B", "45.9.20.4", "crowdsecurity/ssh-bf", 5, true)
+	r.read(t)
+	return r
+}
+
+func TestEditionGolden(t *testing.T) {
+	r := example(t)
+	for name, e := range map[string]*Edition{
+		"v3.json":       r.Edition("", V3, false),
+		"v2.json":       r.Edition("", V2, false),
+		"v3-fleet.json": r.Edition("A", V3, false),
+		"v3-empty.json": r.Edition("A", V3, true),
+		"v2-empty.json": r.Edition("", V2, true),
+		"v3-new.json":   newRig().Edition("", V3, false), // a network without verdicts
+	} {
+		golden(t, name, e.Identity)
+		list, _ := sent(t, e)
+		if !strings.HasPrefix(name, "v2") && e.Entries != len(list) {
+			t.Errorf("%s: Entries is %d of %d", name, e.Entries, len(list))
+		}
+	}
+}
+
+// An organisation without a fleet list shares the edition of everybody.
+func TestEditionsAreShared(t *testing.T) {
+	r := example(t)
+	if r.Edition("C", V3, false) != r.Edition("", V3, false) {
+		t.Error("organisation C, which has no fleet list, got an edition of its own")
+	}
+	if r.Edition("A", V3, false) == r.Edition("", V3, false) || r.Edition("", V2, false) == r.Edition("", V3, false) {
+		t.Error("different readers share an edition")
+	}
+}
+
+func TestFleetAndNetwork(t *testing.T) {
+	r := newRig()
+	r.judge(t, network, "35.188.49.1", "network", 10, true)
+	r.judge(t, "A", "35.188.49.1", "fleet", 20, true)
+	r.judge(t, network, "35.188.49.2", "network", 20, true)
+	r.judge(t, "A", "35.188.49.2", "fleet", 10, true)
+	r.judge(t, network, "35.188.49.3", "network", 10, true)
+	r.judge(t, "A", "35.188.49.3", "fleet", 10, true)
+	r.judge(t, network, "35.188.49.4", "network", 72, true)
+	r.judge(t, "A", "35.188.49.4", "fleet", 0.9, true) // must not hide the network's
+	r.judge(t, "A", "35.188.49.5", "fleet", 10, true)
+	r.read(t)
+	r.wantSent(t, "A's engines", "A", []string{
+		"35.188.49.1 19h fleet", "35.188.49.3 9h fleet", "35.188.49.5 9h fleet", "35.188.49.2 19h network", "35.188.49.4 71h network",
+	}, nil)
+	r.wantSent(t, "B's engines", "B", []string{
+		"35.188.49.1 9h network", "35.188.49.2 19h network", "35.188.49.3 9h network", "35.188.49.4 71h network",
+	}, nil)
+
+	// Withdrawn here, listed there: it stays.
+	r.judge(t, network, "35.188.49.1", "network", 10, false)
+	r.judge(t, "A", "35.188.49.2", "fleet", 10, false)
+	r.judge(t, "A", "35.188.49.3", "fleet", 10, false)
+	r.judge(t, network, "35.188.49.3", "network", 10, false)
+	r.read(t)
+	r.wantSent(t, "A's engines after withdrawals", "A", []string{
+		"35.188.49.1 19h fleet", "35.188.49.5 9h fleet", "35.188.49.2 19h network", "35.188.49.4 71h network",
+	}, []string{"35.188.49.3"})
+	r.wantSent(t, "B's engines after withdrawals", "B", []string{
+		"35.188.49.2 19h network", "35.188.49.4 71h network",
+	}, []string{"35.188.49.1", "35.188.49.3"})
+}
+
+func TestWithdrawal(t *testing.T) {
+	r := newRig()
+	const address = "35.188.49.176"
+	r.judge(t, network, address, "x", 10, true)
+	r.read(t)
+	r.wantSent(t, "listed", "", []string{address + " 9h x"}, nil)
+	r.judge(t, network, address, "x", 10, false)
+	r.read(t)
+	r.wantSent(t, "withdrawn", "", nil, []string{address})
+	if r.Count(network) != 0 {
+		t.Errorf("%d are counted", r.Count(network))
+	}
+	r.judge(t, network, address, "x", 20, true)
+	r.read(t)
+	r.wantSent(t, "listed again", "", []string{address + " 19h x"}, nil)
+	r.judge(t, network, address, "x", 20, false)
+	r.read(t)
+	r.clock.advance(20 * time.Hour)
+	r.prune()
+	r.wantSent(t, "after the end that engines were told", "", nil, nil)
+
+	// A listing that ended at its time needs no deletion: engines drop it.
+	r.judge(t, network, "35.188.49.177", "x", 21, true)
+	r.read(t)
+	r.clock.advance(2 * time.Hour)
+	r.judge(t, network, "35.188.49.177", "x", 21, false)
+	r.read(t)
+	r.wantSent(t, "lapsed", "", nil, nil)
+}
+
+func TestDurations(t *testing.T) {
+	r := newRig()
+	for i, hours := range []float64{0.5, 0.999, 1.001, 1.9, 2.001, 72.5, -1, 0} {
+		r.judge(t, network, fmt.Sprintf("35.188.49.%d", i), "x", hours, true)
+	}
+	r.read(t)
+	r.wantSent(t, "at first", "", []string{"35.188.49.2 1h x", "35.188.49.3 1h x", "35.188.49.4 2h x", "35.188.49.5 72h x"}, nil)
+	r.clock.advance(40 * time.Minute) // past the full hour: durations are counted anew
+	r.wantSent(t, "40 minutes later", "", []string{"35.188.49.3 1h x", "35.188.49.4 1h x", "35.188.49.5 71h x"}, nil)
+	if n := r.Count(network); n != 8 {
+		t.Errorf("%d are counted before the next pruning", n)
+	}
+	r.prune()
+	if n := r.Count(network); n != 5 {
+		t.Errorf("%d are counted after it, want 5", n)
+	}
+}
+
+func TestNothingForbiddenIsSent(t *testing.T) {
+	r := newRig()
+	for _, s := range []string{"10.1.2.3", "192.168.0.0/24", "100.64.0.1", "2001:db8::1", "8.0.0.0/6", "::ffff:0:0/95", "35.188.49.1", "35.188.49.2", "35.188.49.0/24"} {
+		r.judge(t, network, s, "x", 72, true)
+		r.judge(t, "A", s, "x", 71, true)
+	}
+	for _, s := range []string{"35.188.49.2", "35.188.49.0/24"} {
+		src, err := muster.ParseSource(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.allowed[src] = true
+	}
+	r.read(t)
+	r.wantSent(t, "everybody", "", []string{"35.188.49.1 71h x"}, nil)
+	r.wantSent(t, "A", "A", []string{"35.188.49.1 71h x"}, nil)
+}
+
+// What an engine would choke on is left out, counted, and not in Entries.
+func TestOutboundGuard(t *testing.T) {
+	r := newRig()
+	r.judge(t, network, "35.188.49.1", " ", 72, true)
+	r.judge(t, network, "35.188.49.2", "x", 72, true)
+	r.read(t)
+	r.wantSent(t, "v3", "", []string{"35.188.49.2 71h x"}, nil)
+	if e := r.Edition("", V3, false); e.Entries != 1 {
+		t.Errorf("Entries is %d, want 1", e.Entries)
+	}
+	if n := testutil.ToFloat64(r.dropped); n != 1 {
+		t.Errorf("the counter says %v, want 1", n)
+	}
+}
+
+func TestETag(t *testing.T) {
+	r := example(t)
+	etag := func() string {
+		t.Helper()
+		r.clock.advance(coalesce)
+		return r.Edition("", V3, false).ETag
+	}
+	first := etag()
+	if len(first) != 34 || first[0] != '"' || first[33] != '"' || strings.ContainsAny(first[1:33], `"W/ `) {
+		t.Errorf("%s is no strong quoted tag", first)
+	}
+	if again := example(t).Edition("", V3, false).ETag; again != first {
+		t.Errorf("another node with the same list has %s, this one %s", again, first)
+	}
+	// A change that readers cannot see rebuilds the edition to the same tag.
+	before := r.Edition("", V3, false)
+	r.judge(t, network, "35.188.49.176", "crowdsecurity/ssh-bf", 71.9, true)
+	r.read(t)
+	if e := r.Edition("", V3, false); e == before || e.ETag != first {
+		t.Errorf("an end that moved by minutes: rebuilt %t, tag %s, was %s", e != before, e.ETag, first)
+	}
+	r.judge(t, network, "35.188.49.178", "crowdsecurity/ssh-bf", 72, true)
+	r.read(t)
+	second := etag()
+	if second == first {
+		t.Error("the tag did not change with the content")
+	}
+	r.judge(t, network, "35.188.49.178", "crowdsecurity/ssh-bf", -1, false)
+	r.read(t)
+	if etag() != first {
+		t.Error("the tag did not come back with the content")
+	}
+	r.clock.advance(time.Hour)
+	if etag() == first {
+		t.Error("the tag did not change with the durations")
+	}
+	tags := map[string]bool{}
+	for _, e := range []*Edition{r.Edition("", V3, false), r.Edition("", V2, false), r.Edition("A", V3, false), r.Edition("", V3, true), r.Edition("", V2, true)} {
+		tags[e.ETag] = true
+	}
+	if len(tags) != 5 {
+		t.Errorf("%d tags of 5 editions", len(tags))
+	}
+}
+
+// Several gzip members would break curl and httpx.
+func TestOneGzipMember(t *testing.T) {
+	r := newRig()
+	for i := range 8_000 { // larger than any buffer on the way
+		r.judge(t, network, fmt.Sprintf("35.%d.%d.9", i>>8, i&255), "crowdsecurity/ssh-bf", 72, true)
+	}
+	r.read(t)
+	for name, e := range map[string]*Edition{"full": r.Edition("", V3, false), "empty": r.Edition("", V3, true), "v2": r.Edition("", V2, false)} {
+		in := bytes.NewReader(e.Gzip) // a ByteReader: gzip reads nothing ahead
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		z.Multistream(false)
+		body, err := io.ReadAll(z)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !bytes.Equal(body, e.Identity) || in.Len() != 0 {
+			t.Errorf("%s: the first member holds %d of %d bytes, %d bytes follow", name, len(body), len(e.Identity), in.Len())
+		}
+	}
+}
+
+func TestCoalescing(t *testing.T) {
+	r := newRig()
+	first := r.Edition("", V3, false)
+	r.judge(t, network, "35.188.49.1", "x", 72, true)
+	if err := r.follow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.clock.advance(coalesce - time.Millisecond)
+	if r.Edition("", V3, false) != first {
+		t.Error("rebuilt within the time of coalescing")
+	}
+	r.clock.advance(time.Millisecond)
+	second := r.Edition("", V3, false)
+	if second == first || second.Entries != 1 {
+		t.Errorf("not rebuilt after it: %d entries", second.Entries)
+	}
+	r.clock.advance(30 * time.Minute)
+	if r.Edition("", V3, false) != second {
+		t.Error("rebuilt although nothing changed and no hour passed")
+	}
+	r.clock.advance(10 * time.Minute)
+	if r.Edition("", V3, false) == second {
+		t.Error("not rebuilt at the full hour")
+	}
+	// A clock that was set back must not freeze the list.
+	r.clock.advance(-24 * time.Hour)
+	r.judge(t, network, "35.188.49.2", "x", 72, true)
+	if err := r.follow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := r.Edition("", V3, false); e.Entries != 2 {
+		t.Errorf("with the clock set back: %d entries, want 2", e.Entries)
+	}
+}
+
+func TestEditionsAreBounded(t *testing.T) {
+	r := newRig()
+	for i := range maxEditions + 50 {
+		r.judge(t, muster.Audience(fmt.Sprint("org", i)), "35.188.49.1", "x", 72, true)
+	}
+	r.read(t)
+	kept := r.Edition("org0", V3, false)
+	for i := range maxEditions + 50 {
+		r.clock.advance(time.Millisecond)
+		if e := r.Edition(fmt.Sprint("org", i), V3, false); e.Entries != 1 {
+			t.Fatalf("org%d: %d entries", i, e.Entries)
+		}
+		if r.Edition("org0", V3, false) != kept {
+			t.Fatalf("the edition in use was dropped for that of org%d", i)
+		}
+	}
+	if n := len(r.editions.byKey); n != maxEditions {
+		t.Errorf("%d editions are held, want %d", n, maxEditions)
+	}
+}
+
+func TestConcurrentPullsAndChanges(t *testing.T) {
+	r := newRig()
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for w := range 4 {
+		wg.Go(func() {
+			org := []string{"", "A", "B", "C"}[w]
+			for last := -1; ; {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				e := r.Edition(org, V3, w%2 == 1)
+				if list, _ := sent(t, e); len(list) != e.Entries {
+					t.Errorf("Entries is %d of %d", e.Entries, len(list))
+					return
+				}
+				if w == 0 {
+					if e.Entries < last {
+						t.Errorf("the list shrank from %d to %d", last, e.Entries)
+						return
+					}
+					last = e.Entries
+				}
+				r.Count(network)
+			}
+		})
+	}
+	for i := range 200 {
+		r.judge(t, network, fmt.Sprintf("35.188.49.%d", i), "x", 72, true)
+		r.judge(t, "A", fmt.Sprintf("35.188.50.%d", i), "x", 72, i%3 > 0)
+		r.read(t)
+		if i%50 == 0 {
+			r.prune()
+		}
+	}
+	close(done)
+	wg.Wait()
+	if e := r.Edition("", V3, false); e.Entries != 200 {
+		t.Errorf("%d entries at the end, want 200", e.Entries)
+	}
+}
+
+// full is a publisher with the size of a production list.
+func full(b testing.TB) *rig {
+	r := newRig()
+	scenarios := []string{"crowdsecurity/ssh-bf", "crowdsecurity/http-probing", "crowdsecurity/http-bad-user-agent", "crowdsecurity/ssh-slow-bf"}
+	for i := range 15_000 {
+		r.judge(b, network, fmt.Sprintf("%d.%d.%d.%d", 30+i%7, i>>8&255, i&255, i*7&255), scenarios[i%len(scenarios)], 1+float64(i%72), true)
+	}
+	for i := range 200 {
+		r.judge(b, "A", fmt.Sprintf("45.9.20.%d", i), scenarios[0], 70, true)
+	}
+	r.read(b)
+	return r
+}
+
+func BenchmarkEditionHit(b *testing.B) {
+	r := full(b)
+	r.Edition("A", V3, false)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if r.Edition("A", V3, false) == nil {
+				b.Fail()
+			}
+		}
+	})
+}
+
+func BenchmarkEditionBuild(b *testing.B) {
+	r := full(b)
+	for _, v := range []Version{V2, V3} {
+		b.Run(fmt.Sprint("v", v), func(b *testing.B) {
+			b.ReportAllocs()
+			var e *Edition
+			for b.Loop() {
+				e = r.build(editionKey{organisation: "A", version: v}, r.clock.now())
+			}
+			b.SetBytes(int64(len(e.Identity)))
+			b.ReportMetric(float64(len(e.Gzip)), "gzip-bytes")
+		})
+	}
+}
+
+func TestEditionHitAllocatesNothing(t *testing.T) {
+	r := example(t)
+	r.Edition("A", V3, false)
+	if n := testing.AllocsPerRun(100, func() { r.Edition("A", V3, false) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
