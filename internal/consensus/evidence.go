@@ -17,7 +17,9 @@ import (
 // Bounds on what is remembered about one source, so that state per source is
 // bounded however many machines report it.
 const (
-	maxVoices    = 64
+	// MaxVoices is how many machines' words are kept; a quorum cannot ask for
+	// more. They are written with every report, so they are few.
+	MaxVoices    = 16
 	maxScenarios = 8
 )
 
@@ -75,22 +77,29 @@ func Fold(ev Evidence, s *muster.Signal) Evidence {
 	if s.Flags&muster.Fleet != 0 {
 		v.Fleet = max(v.Fleet, at)
 	}
-	if len(ev.Voices) > maxVoices {
-		ev.Voices = dropOldest(ev.Voices)
+	if len(ev.Voices) > MaxVoices {
+		ev.Voices = dropRedundant(ev.Voices)
 	}
 	ev.Scenarios = count(ev.Scenarios, s.Scenario)
 	return ev
 }
 
-// dropOldest forgets the voice that was heard least recently.
-func dropOldest(vs []Voice) []Voice {
-	oldest := 0
+// dropRedundant forgets a voice: of the organisation that has most of them, the
+// one heard least recently. So a crowd in one place cannot push the others out.
+func dropRedundant(vs []Voice) []Voice {
+	most, drop := 0, 0
 	for i, v := range vs {
-		if max(v.Counted, v.Fleet) < max(vs[oldest].Counted, vs[oldest].Fleet) {
-			oldest = i
+		n := 0
+		for _, w := range vs {
+			if w.Organisation == v.Organisation {
+				n++
+			}
+		}
+		if n > most || n == most && max(v.Counted, v.Fleet) < max(vs[drop].Counted, vs[drop].Fleet) {
+			most, drop = n, i
 		}
 	}
-	return slices.Delete(vs, oldest, oldest+1)
+	return slices.Delete(vs, drop, drop+1)
 }
 
 // count adds one report of scenario; when too many different ones are
@@ -182,13 +191,13 @@ func EvidenceFromBinary(data []byte) (Evidence, error) {
 	r := reader{data: data[1:]}
 	var ev Evidence
 	ev.First, ev.Last = r.int(), r.int()
-	for range r.count(maxVoices) {
+	for range r.count(MaxVoices) {
 		ev.Voices = append(ev.Voices, Voice{Machine: r.string(), Organisation: r.string(), Counted: r.int(), Fleet: r.int()})
 	}
 	for range r.count(maxScenarios) {
 		ev.Scenarios = append(ev.Scenarios, Tally{Scenario: r.string(), Reports: r.int()})
 	}
-	for range r.count(maxVoices + 1) {
+	for range r.count(MaxVoices + 1) {
 		ev.Standing = append(ev.Standing, Standing{Audience: muster.Audience(r.string()), Since: r.int(), Until: r.int()})
 	}
 	if r.bad || len(r.data) > 0 {

@@ -50,7 +50,8 @@ func (q Quorum) Judge(source muster.Source, ev Evidence, never string, now time.
 			w.Since = now
 			ev.Standing = slices.Insert(ev.Standing, i, Standing{Audience: w.Audience, Since: now.UnixMicro(), Until: w.Until.UnixMicro()})
 		}
-		w.Source, w.Listed, w.Changed = source, true, now
+		w.Source, w.Listed, w.Changed, w.Scenario = source, true, now, ev.behaviour()
+		w.Reasons.Scenarios, w.Reasons.First, w.Reasons.Last = ev.scenarios(), ev.First/1e6, ev.Last/1e6
 		changed = append(changed, w)
 	}
 	kept := ev.Standing[:0:0]
@@ -81,14 +82,12 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 		return nil
 	}
 	var (
-		wanted   []muster.Verdict
 		window   = now.Add(-q.Window).UnixMicro()
 		expired  = now.Add(-q.Expiry).UnixMicro()
 		machines int
-		orgs     []string
+		orgs     = make([]string, 0, MaxVoices)
 		last     int64 // last counted report
-		fleets   = map[string]Voice{}
-		sizes    = map[string]int{}
+		fleets   = make([]fleet, 0, MaxVoices)
 	)
 	for _, v := range ev.Voices {
 		last = max(last, v.Counted)
@@ -99,10 +98,7 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 			}
 		}
 		if v.Fleet > expired && v.Organisation != "" {
-			sizes[v.Organisation]++
-			if v.Fleet > fleets[v.Organisation].Fleet {
-				fleets[v.Organisation] = v
-			}
+			fleets = addToFleet(fleets, v)
 		}
 	}
 	// A listing that has lapsed needs a quorum again, even when nobody came by to
@@ -110,30 +106,47 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 	standing := slices.ContainsFunc(ev.Standing, func(st Standing) bool {
 		return st.Audience == muster.Network && now.UnixMicro() <= st.Until+granularity.Microseconds()
 	})
-	reached := machines >= q.Machines && len(orgs) >= q.Organisations
-	if reached || standing && last > expired {
-		rule := fmt.Sprintf("%d machines of %d organisations reported it within %s (needed: %d of %d)",
-			machines, len(orgs), q.Window, q.Machines, q.Organisations)
+	var wanted []muster.Verdict
+	if reached := machines >= q.Machines && len(orgs) >= q.Organisations; reached || standing && last > expired {
+		v := listing(muster.Network, last, q.Expiry, machines, len(orgs))
 		if !reached {
-			rule = fmt.Sprintf("was listed by a quorum; last report less than %s ago", q.Expiry)
+			v.Reasons.Rule = fmt.Sprintf("was listed by a quorum; last report less than %s ago", q.Expiry)
+		} else {
+			v.Reasons.Rule = fmt.Sprintf("%d machines of %d organisations reported it within %s (needed: %d of %d)",
+				machines, len(orgs), q.Window, q.Machines, q.Organisations)
 		}
-		wanted = append(wanted, ev.listing(muster.Network, last, q.Expiry, machines, len(orgs), rule))
+		wanted = append(wanted, v)
 	}
-	for org, v := range fleets {
-		wanted = append(wanted, ev.listing(muster.Audience(org), v.Fleet, q.Expiry, sizes[org], 1,
-			"reported by a machine of the same organisation"))
+	for _, f := range fleets {
+		v := listing(muster.Audience(f.organisation), f.last, q.Expiry, f.machines, 1)
+		v.Reasons.Rule = "reported by a machine of the same organisation"
+		wanted = append(wanted, v)
 	}
 	slices.SortFunc(wanted, func(a, b muster.Verdict) int { return cmp.Compare(a.Audience, b.Audience) })
 	return wanted
 }
 
-func (ev Evidence) listing(a muster.Audience, last int64, expiry time.Duration, machines, orgs int, rule string) muster.Verdict {
+// fleet is what one organisation's machines told each other.
+type fleet struct {
+	organisation string
+	machines     int
+	last         int64
+}
+
+func addToFleet(fleets []fleet, v Voice) []fleet {
+	i := slices.IndexFunc(fleets, func(f fleet) bool { return f.organisation == v.Organisation })
+	if i < 0 {
+		return append(fleets, fleet{v.Organisation, 1, v.Fleet})
+	}
+	fleets[i].machines++
+	fleets[i].last = max(fleets[i].last, v.Fleet)
+	return fleets
+}
+
+func listing(a muster.Audience, last int64, expiry time.Duration, machines, orgs int) muster.Verdict {
 	return muster.Verdict{
-		Audience: a, Scenario: ev.behaviour(), Until: time.UnixMicro(last).Add(expiry).UTC(),
-		Reasons: muster.Reasons{
-			Machines: machines, Organisations: orgs, Scenarios: ev.scenarios(),
-			First: ev.First / 1e6, Last: ev.Last / 1e6, Rule: rule,
-		},
+		Audience: a, Until: time.UnixMicro(last).Add(expiry).UTC(),
+		Reasons: muster.Reasons{Machines: machines, Organisations: orgs},
 	}
 }
 

@@ -168,7 +168,7 @@ func TestEvidenceIsBoundedAndSurvivesItsBinaryForm(t *testing.T) {
 			ev = Fold(ev, s)
 			ev, _ = rule.Judge(attacker, ev, "", s.At)
 		}
-		if len(ev.Voices) > maxVoices || len(ev.Scenarios) > maxScenarios {
+		if len(ev.Voices) > MaxVoices || len(ev.Scenarios) > maxScenarios {
 			t.Fatalf("%d voices and %d scenarios are remembered", len(ev.Voices), len(ev.Scenarios))
 		}
 		back, err := EvidenceFromBinary(ev.AppendBinary(nil))

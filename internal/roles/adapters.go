@@ -165,7 +165,7 @@ func (r records) Alerts(ctx context.Context, q console.AlertQuery) ([]muster.Sig
 		return list, "", err
 	}
 	last := list[len(list)-1]
-	return list, strconv.FormatInt(last.At.UnixMicro(), 36) + "-" + hex.EncodeToString(last.ID[:]), nil
+	return list, strconv.FormatInt(last.Received.UnixMicro(), 36) + "-" + hex.EncodeToString(last.ID[:]), nil
 }
 
 func parseCursor(text string) (store.AlertCursor, error) {
@@ -178,7 +178,7 @@ func parseCursor(text string) (store.AlertCursor, error) {
 	if !ok || err != nil || err2 != nil || len(raw) != len(muster.SignalID{}) {
 		return store.AlertCursor{}, muster.Errorf(muster.Invalid, "after: expected the next of an earlier page")
 	}
-	return store.AlertCursor{At: time.UnixMicro(micros).UTC(), ID: muster.SignalID(raw)}, nil
+	return store.AlertCursor{Received: time.UnixMicro(micros).UTC(), ID: muster.SignalID(raw)}, nil
 }
 
 // directory gives enrolment its view of the database.

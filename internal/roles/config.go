@@ -149,9 +149,9 @@ type RetentionConfig struct {
 // PublishConfig is the section publish.
 type PublishConfig struct {
 	// Distinct machines that must report an address within publish.window.
-	Watchers int `yaml:"watchers" range:"1..1000"`
+	Watchers int `yaml:"watchers" range:"1..16"`
 	// Distinct organisations that these machines must belong to.
-	Organisations int `yaml:"organisations" range:"1..1000"`
+	Organisations int `yaml:"organisations" range:"1..16"`
 	// Time within which the reports must come.
 	Window time.Duration `yaml:"window" range:"1m..30d"`
 	// How long after the last report an address stays published.

@@ -347,8 +347,8 @@ func (n *node) jobs() []ops.Job {
 		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
 			now := n.now()
 			before := now.Add(-n.cfg.Retention.Alerts)
-			_, err1 := prune(func() (int, error) { return n.db.PruneAlerts(ctx, before, chunk) }, chunk)
-			_, err2 := prune(func() (int, error) { return n.db.PruneVerdicts(ctx, before, chunk) }, chunk)
+			err1 := prune(func() (int, error) { return n.db.PruneAlerts(ctx, before, chunk) }, chunk)
+			err2 := prune(func() (int, error) { return n.db.PruneVerdicts(ctx, before, chunk) }, chunk)
 			_, err3 := n.db.DeleteExpiredOrders(ctx, now)
 			_, err4 := n.db.DeleteRemovalsBefore(ctx, now.Add(-n.cfg.Publish.Expiry))
 			return errors.Join(err1, err2, err3, err4)
@@ -357,12 +357,10 @@ func (n *node) jobs() []ops.Job {
 }
 
 // prune repeats a deletion of at most chunk rows until fewer are left.
-func prune(once func() (int, error), chunk int) (total int, err error) {
+func prune(once func() (int, error), chunk int) error {
 	for {
-		n, err := once()
-		total += n
-		if err != nil || n < chunk {
-			return total, err
+		if n, err := once(); err != nil || n < chunk {
+			return err
 		}
 	}
 }

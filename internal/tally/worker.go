@@ -113,7 +113,7 @@ type command struct {
 
 // entriesPerCommit bounds one transaction; records hold a few to a few hundred
 // signals each.
-const entriesPerCommit = 512
+const entriesPerCommit = 2048
 
 // New returns a Worker; Run makes it work.
 func New(cfg Config) *Worker {
@@ -168,7 +168,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	go func() {
 		failed <- w.read(readCtx, batches)
 	}()
-	defer func() { stop(); <-failed }()
+	defer func() { stop(); _ = <-failed }() // why it ended was told, or is of no interest any more
 
 	sweep := time.NewTicker(w.cfg.Sweep)
 	defer sweep.Stop()
