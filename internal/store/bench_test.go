@@ -42,7 +42,7 @@ func signals(r *rand.Rand, n int) ([]uint8, []*muster.Signal) {
 		s := &muster.Signal{
 			Machine:      fmt.Sprintf("%048d", machine),
 			Organisation: fmt.Sprintf("0193a000-0000-7000-8000-%012d", machine/10),
-			Received:     time.Unix(1_800_000_000, 0).UTC(),
+			Received:     time.Unix(1_800_000_000, 0).Add(time.Duration(r.Int64N(2e9))).UTC(),
 			At:           time.Unix(1_800_000_000-r.Int64N(60), 0).UTC(),
 			Source:       source(r.Uint32()),
 			Scenario:     "crowdsecurity/ssh-bf",

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -28,9 +29,8 @@ func commit(ctx context.Context, db *store.DB, part uint8, from uint64) error {
 		parts, signals := make([]uint8, alertsPerCommit), make([]*muster.Signal, alertsPerCommit)
 		for i := range signals {
 			s := &muster.Signal{Machine: "m", Organisation: "o", At: time.Unix(int64(from), 0), Source: source(uint32(part)), Detail: make([]byte, 450)}
-			s.ID[0] = part
-			binary.BigEndian.PutUint64(s.ID[1:], from)
-			s.ID[15] = byte(i)
+			hash := sha256.Sum256(fmt.Append(nil, part, from, i))
+			s.ID = muster.SignalID(hash[:16])
 			parts[i], signals[i] = part, s
 		}
 		fresh, err := tx.InsertAlerts(parts, signals)

@@ -20,12 +20,10 @@ CREATE TABLE alerts (
   as_name       TEXT NOT NULL,
   flags         INTEGER NOT NULL,
   detail        BLOB NOT NULL,
-  PRIMARY KEY (part, id)
+  UNIQUE (received, id)
 ) STRICT;
 
-CREATE INDEX alerts_by_organisation ON alerts (organisation, at);
-
-CREATE INDEX alerts_by_time ON alerts (at);
+CREATE INDEX alerts_by_organisation ON alerts (organisation, received);
 
 CREATE TABLE allowlist (
   source     BLOB NOT NULL PRIMARY KEY,

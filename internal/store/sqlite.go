@@ -71,7 +71,7 @@ func openSQLite(ctx context.Context, path string, opts Options) (*DB, error) {
 	db := &DB{
 		reader: reader,
 		pool:   pool,
-		writer: &writer{conn: conn, prepared: map[string]*prepared{}},
+		writer: &writer{conn: conn, prepared: map[string]*prepared{}, recentSize: opts.RecentAlerts},
 		turn:   make(chan struct{}, 1),
 		closed: make(chan struct{}),
 	}
@@ -147,6 +147,23 @@ func sqliteCode(err error) int {
 type writer struct {
 	conn     *sql.Conn
 	prepared map[string]*prepared // by text; few, all from this package
+
+	recentSize int
+	recent     *recent // nil: to be read when it is needed
+	recentUsed bool    // in this transaction
+}
+
+// recentAlerts is for the transaction that adds to it.
+func (w *writer) recentAlerts() (*recent, error) {
+	if w.recent == nil {
+		loaded, err := loadRecent(w, w.recentSize)
+		if err != nil {
+			return nil, err
+		}
+		w.recent = loaded
+	}
+	w.recentUsed = true
+	return w.recent, nil
 }
 
 // background: a write transaction that has begun is not cancelled.
@@ -154,13 +171,21 @@ var background = context.Background()
 
 // IMMEDIATE, because a transaction that reads first and then writes could
 // otherwise fail when another process wrote in between.
-func (w *writer) begin() error { return w.plain("BEGIN IMMEDIATE") }
+func (w *writer) begin() error {
+	w.recentUsed = false
+	return w.plain("BEGIN IMMEDIATE")
+}
 
 func (w *writer) commit() error { return w.plain("COMMIT") }
 
 // rollback has no error to give: SQLite may have rolled back by itself, and
 // what remains open fails the next begin.
-func (w *writer) rollback() { _ = w.plain("ROLLBACK") }
+func (w *writer) rollback() {
+	if w.recentUsed {
+		w.recent = nil // it knows alerts that are not stored
+	}
+	_ = w.plain("ROLLBACK")
+}
 
 func (w *writer) plain(stmt string) error {
 	_, err := w.conn.ExecContext(background, stmt)

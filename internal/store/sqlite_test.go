@@ -5,10 +5,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -182,4 +185,56 @@ func TestTwoOnOneFile(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What was stored last is recognised after a restart and after a transaction
+// that failed.
+func TestRecentAlertsSurvive(t *testing.T) {
+	url := "sqlite:" + filepath.Join(t.TempDir(), "muster.db")
+	parts, batch := signals(rand.New(rand.NewPCG(1, 2)), 1000)
+	for i, s := range batch {
+		s.Received = time.UnixMilli(1_800_000_000_000 + int64(i)).UTC()
+	}
+	resend := func(s *muster.Signal) *muster.Signal {
+		again := *s
+		again.Received = s.Received.Add(time.Hour)
+		return &again
+	}
+	openSmall := func() *store.DB {
+		db, err := store.Open(t.Context(), url, store.Options{RecentAlerts: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	insert := func(db *store.DB, want bool, parts []uint8, signals []*muster.Signal, result error) {
+		t.Helper()
+		err := db.Tally(t.Context(), func(tx *store.TallyTx) error {
+			fresh, err := tx.InsertAlerts(parts, signals)
+			if err != nil {
+				return err
+			}
+			if slices.Contains(fresh, !want) {
+				return fmt.Errorf("expected fresh to be %v for all, got %v", want, fresh)
+			}
+			return result
+		})
+		if err != result {
+			t.Fatal(err)
+		}
+	}
+	db := openSmall()
+	insert(db, true, parts[:900], batch[:900], nil)
+	insert(db, true, parts[900:], batch[900:], errors.New("rolled back"))
+	insert(db, true, parts[900:], batch[900:], nil)
+	insert(db, false, parts[:900], batch[:900], nil) // exactly the same: the database knows
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = openSmall()
+	defer db.Close()
+	for i := 900; i < 1000; i++ {
+		insert(db, false, parts[:1], []*muster.Signal{resend(batch[i])}, nil)
+	}
+	insert(db, true, parts[:1], []*muster.Signal{resend(batch[0])}, nil) // long ago
 }

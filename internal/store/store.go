@@ -34,8 +34,11 @@ type Options struct {
 	// two per processor, at least 4.
 	Readers int
 	// CacheBytes bounds the memory that the writer keeps of the database; it is
-	// taken as it is needed. 0 means 64 MiB.
+	// taken as it is needed, and with SQLite twice over. 0 means 16 MiB.
 	CacheBytes int
+	// RecentAlerts is how many of the alerts stored last are recognised for
+	// certain when they are sent again. 0 means DefaultRecentAlerts.
+	RecentAlerts int
 	// Logger hears of migrations. nil means silence.
 	Logger *slog.Logger
 }
@@ -59,7 +62,10 @@ func Open(ctx context.Context, url string, opts Options) (*DB, error) {
 		opts.Readers = max(4, 2*runtime.GOMAXPROCS(0))
 	}
 	if opts.CacheBytes == 0 {
-		opts.CacheBytes = 64 << 20
+		opts.CacheBytes = 16 << 20
+	}
+	if opts.RecentAlerts == 0 {
+		opts.RecentAlerts = DefaultRecentAlerts
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

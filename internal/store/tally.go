@@ -1,13 +1,11 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"muster"
@@ -32,31 +30,33 @@ type TallyTx struct {
 }
 
 // InsertAlerts stores signals as alerts; parts says the partition of each. It
-// tells which of them were new: a signal whose (partition, id) is stored
-// already, or came earlier in the same call, is not.
+// tells which of them were new. A signal is not when its id came earlier in the
+// same call, or is of one of the last alerts stored (Options.RecentAlerts; up to
+// twice as many), or is stored with the same time of reception.
 func (t *TallyTx) InsertAlerts(parts []uint8, signals []*muster.Signal) (fresh []bool, err error) {
 	if len(parts) != len(signals) {
 		return nil, fmt.Errorf("store: %d partitions for %d signals", len(parts), len(signals))
 	}
-	// In the order of the index, so that pages of it that get several new
-	// entries are visited once.
-	order := make([]int, len(signals))
-	for i := range order {
-		order[i] = i
+	known, err := t.tx.recentAlerts()
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(order, func(a, b int) int {
-		return cmp.Or(cmp.Compare(parts[a], parts[b]), slices.Compare(signals[a].ID[:], signals[b].ID[:]), cmp.Compare(a, b))
-	})
+	unknown := make([]int, 0, len(signals))
+	for i, s := range signals {
+		if known.add(s.ID) {
+			unknown = append(unknown, i)
+		}
+	}
 	fresh = make([]bool, len(signals))
 	source := make([]byte, 0, muster.SourceSize)
-	err = t.tx.many(insertAlert, len(signals), func(i int, args row) {
-		s := signals[order[i]]
+	err = t.tx.many(insertAlert, len(unknown), func(i int, args row) {
+		s := signals[unknown[i]]
 		source = s.Source.AppendBinary(source[:0])
-		args.set(int64(parts[order[i]]), s.ID[:], micros(s.At), micros(s.Received), s.Organisation, s.Machine,
+		args.set(int64(parts[unknown[i]]), s.ID[:], micros(s.At), micros(s.Received), s.Organisation, s.Machine,
 			source, s.Scope, s.Value, s.Scenario, s.ScenarioHash, s.Version, int64(s.Trust), s.Kind,
 			s.Country, int64(s.ASN), s.ASName, int64(s.Flags), blob(s.Detail))
 	}, func(i int, changed int64) {
-		fresh[order[i]] = changed == 1
+		fresh[unknown[i]] = changed == 1
 	})
 	return fresh, err
 }
