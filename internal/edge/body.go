@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 
 	"muster"
@@ -19,13 +21,31 @@ import (
 // sent, on one body decompressed, and on all bodies in memory at once.
 type bodies struct {
 	limits   Limits
+	advice   string // for who sends too much
+	now      func() time.Time
 	inFlight atomic.Int64
 	buffers  sync.Pool // *[]byte
 	gzips    sync.Pool // *gzip.Reader
 }
 
-func newBodies(l Limits) *bodies {
-	return &bodies{limits: l}
+func newBodies(l Limits, now func() time.Time) *bodies {
+	return &bodies{limits: l, now: now, advice: "send smaller batches (settings limits.body and limits.decoded)"}
+}
+
+// Bounds of bodies from clients that have shown no token. The largest honest
+// one is a login with some thousand scenarios.
+const (
+	anonymousBody  = 1 << 20
+	anonymousShare = 4 // a quarter of Limits.InFlight
+)
+
+// newAnonymousBodies keeps strangers' bodies small and in a budget of their own:
+// nobody without a token can keep signals out, and nobody with one logins.
+func newAnonymousBodies(l Limits, now func() time.Time) *bodies {
+	l.Body = min(l.Body, anonymousBody)
+	l.Decoded = min(l.Decoded, anonymousBody)
+	l.InFlight = max(l.InFlight/anonymousShare, 2*anonymousBody)
+	return &bodies{limits: l, now: now, advice: "without a token, no more is taken"}
 }
 
 // keepBuffer is the largest buffer that goes back to the pool: engines send
@@ -44,7 +64,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (body []byte, rele
 	case strings.EqualFold(enc, "gzip") || strings.EqualFold(enc, "x-gzip"):
 		z, err := b.gzip(src)
 		if err != nil {
-			return nil, nil, b.readError(err)
+			return nil, nil, b.readError(w, err)
 		}
 		defer b.gzips.Put(z)
 		src = z
@@ -85,7 +105,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (body []byte, rele
 		if int64(len(data)) > b.limits.Decoded {
 			*buf = data
 			release()
-			return nil, nil, muster.Errorf(muster.TooLarge, "the body decompresses to more than %d bytes: send smaller batches (setting limits.decoded)", b.limits.Decoded)
+			return nil, nil, muster.Errorf(muster.TooLarge, "the body decompresses to more than %d bytes: %s", b.limits.Decoded, b.advice)
 		}
 		if errors.Is(err, io.EOF) {
 			*buf = data
@@ -94,7 +114,7 @@ func (b *bodies) read(w http.ResponseWriter, r *http.Request) (body []byte, rele
 		if err != nil {
 			*buf = data
 			release()
-			return nil, nil, b.readError(err)
+			return nil, nil, b.readError(w, err)
 		}
 	}
 }
@@ -107,17 +127,27 @@ func (b *bodies) gzip(src io.Reader) (*gzip.Reader, error) {
 }
 
 func (b *bodies) tooLarge(size int64) error {
-	return muster.Errorf(muster.TooLarge, "the body has %d bytes: at most %d are taken, send smaller batches (setting limits.body)", size, b.limits.Body)
+	return muster.Errorf(muster.TooLarge, "the body has %d bytes, over %d: %s", size, b.limits.Body, b.advice)
 }
 
-// readError tells a limit from a broken body from a broken connection.
-func (b *bodies) readError(err error) error {
-	var limit *http.MaxBytesError
+// lateAnswer is how long a client has to read that its body was too slow: the
+// request's own time is over then.
+const lateAnswer = 5 * time.Second
+
+// readError tells a limit from a broken body from a slow or broken connection.
+func (b *bodies) readError(w http.ResponseWriter, err error) error {
+	var (
+		limit   *http.MaxBytesError
+		corrupt flate.CorruptInputError
+	)
 	switch {
 	case errors.As(err, &limit):
-		return muster.Errorf(muster.TooLarge, "the body has more than %d bytes: send smaller batches (setting limits.body)", limit.Limit)
-	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
+		return muster.Errorf(muster.TooLarge, "the body has more than %d bytes: %s", limit.Limit, b.advice)
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt), errors.Is(err, io.ErrUnexpectedEOF):
 		return muster.Errorf(muster.Invalid, "the body is not what its headers say (Content-Encoding, Content-Length): %w", err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		_ = http.NewResponseController(w).SetWriteDeadline(b.now().Add(lateAnswer)) // of no use without a connection
+		return &muster.Error{Code: muster.Invalid, Message: "the body did not come to its end in time (setting limits.request_timeout)", Cause: err}
 	}
 	return &muster.Error{Code: muster.Invalid, Message: "the body could not be read to its end", Cause: fmt.Errorf("reading the body: %w", err)}
 }

@@ -58,9 +58,10 @@ type Limits struct {
 
 // Edge is the engines' HTTP handler.
 type Edge struct {
-	cfg    Config
-	routes map[string]map[string]route // path → method → route
-	bodies *bodies
+	cfg       Config
+	routes    map[string]map[string]route // path → method → route
+	bodies    *bodies
+	anonymous *bodies // of calls that need no token
 }
 
 // route is one call: its label in metrics and logs, and what serves it.
@@ -87,7 +88,10 @@ func New(cfg Config) *Edge {
 	if l.Poll <= 0 {
 		l.Poll = time.Minute
 	}
-	e := &Edge{cfg: cfg, bodies: newBodies(*l), routes: map[string]map[string]route{}}
+	e := &Edge{
+		cfg: cfg, routes: map[string]map[string]route{},
+		bodies: newBodies(*l, cfg.Now), anonymous: newAnonymousBodies(*l, cfg.Now),
+	}
 	for _, version := range []publish.Version{publish.V2, publish.V3} {
 		v := "/v" + strconv.Itoa(int(version))
 		call := func(f func(http.ResponseWriter, *http.Request, publish.Version) error) func(http.ResponseWriter, *http.Request) error {
@@ -189,8 +193,7 @@ func (e *Edge) otherMethod(w http.ResponseWriter, r *http.Request, path string, 
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	e.write(w, http.StatusMethodNotAllowed, wire.AppendError(nil,
-		"expected "+strings.Join(allow, " or ")+" for "+path+", got "+clip(r.Method), ""))
+	e.fail(w, path, http.StatusMethodNotAllowed, "expected "+strings.Join(allow, " or ")+" for "+path+", got "+clip(r.Method))
 }
 
 // problem answers an error. Engines act on the status, so the mapping is theirs
@@ -211,7 +214,12 @@ func (e *Edge) problem(w http.ResponseWriter, r *http.Request, err error) {
 		// orders: nobody reads this, and it is no failure of ours.
 		status, message, rec.Quiet = http.StatusServiceUnavailable, "the request was given up", true
 	}
-	if strings.HasPrefix(e.path(r.URL.Path), "/v1/") {
+	e.fail(w, e.path(r.URL.Path), status, message)
+}
+
+// fail writes an error in the form of the API that path belongs to.
+func (e *Edge) fail(w http.ResponseWriter, path string, status int, message string) {
+	if strings.HasPrefix(path, "/v1/") {
 		e.write(w, status, wire.AppendPAPIError(nil, message))
 		return
 	}

@@ -89,6 +89,7 @@ func itemOf(s *wire.Signal, detail []byte) ingest.Item {
 
 // Limits on the parts of what an owner may see of a signal.
 const (
+	maxUUID      = 128
 	maxMessage   = 4 << 10
 	maxContext   = 32 << 10
 	maxDecisions = 64 << 10
@@ -98,7 +99,7 @@ const (
 // JSON, because the decoder has passed them.
 func appendDetail(b []byte, s *wire.Signal) []byte {
 	b = append(b, `{"uuid":`...)
-	b = wire.AppendString(b, s.UUID)
+	b = wire.AppendString(b, s.UUID[:min(len(s.UUID), maxUUID)])
 	if s.Message != "" {
 		b = append(b, `,"message":`...)
 		b = wire.AppendString(b, s.Message[:min(len(s.Message), maxMessage)])
@@ -177,27 +178,33 @@ const maxReport = 256 << 10
 
 // metrics answers POST /metrics and /metrics/.
 func (e *Edge) metrics(w http.ResponseWriter, r *http.Request) error {
-	return e.report(w, r, "metrics", http.StatusBadRequest, func(body []byte) (version string, err error) {
+	return e.report(w, r, "metrics", func(body []byte) (version string, err error) {
 		m, err := wire.DecodeMetrics(body)
 		return m.Version, err
 	})
 }
 
-// usageMetrics answers POST /usage-metrics. What cannot be read is 422: engines
-// drop such a report, and would send it again for ever after a 400.
+// usageMetrics answers POST /usage-metrics. What is unreadable or too large is
+// 422: engines drop such a report, and after any other status send it again for
+// ever, with the next ones added.
 func (e *Edge) usageMetrics(w http.ResponseWriter, r *http.Request) error {
-	return e.report(w, r, "usage", http.StatusUnprocessableEntity, func(body []byte) (version string, err error) {
+	err := e.report(w, r, "usage", func(body []byte) (version string, err error) {
 		u, err := wire.DecodeUsageMetrics(body)
 		if u.LAPI != nil {
 			version = u.LAPI.Version
 		}
 		return version, err
 	})
+	if code := muster.CodeOf(err); code == muster.Invalid || code == muster.TooLarge {
+		ops.RecordOf(r.Context()).Err = err
+		e.write(w, http.StatusUnprocessableEntity, wire.AppendError(nil, err.Error(), ""))
+		return nil
+	}
+	return err
 }
 
-// report keeps a machine's report of a kind; unreadable is the status for one
-// that cannot be decoded.
-func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, unreadable int, decode func([]byte) (string, error)) error {
+// report keeps a machine's report of a kind.
+func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, decode func([]byte) (version string, err error)) error {
 	id, err := e.authenticate(r)
 	if err != nil {
 		return err
@@ -208,11 +215,6 @@ func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, unrea
 	}
 	defer release()
 	version, err := decode(body)
-	if muster.CodeOf(err) == muster.Invalid {
-		ops.RecordOf(r.Context()).Err = err
-		e.write(w, unreadable, wire.AppendError(nil, err.Error(), ""))
-		return nil
-	}
 	if err != nil {
 		return err
 	}

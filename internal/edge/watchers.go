@@ -11,7 +11,7 @@ import (
 // register answers POST /watchers. A taken id is 500: the PHP client makes new
 // credentials on nothing else.
 func (e *Edge) register(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := e.bodies.read(w, r)
+	body, release, err := e.anonymous.read(w, r)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (e *Edge) register(w http.ResponseWriter, r *http.Request) error {
 
 // login answers POST /watchers/login.
 func (e *Edge) login(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := e.bodies.read(w, r)
+	body, release, err := e.anonymous.read(w, r)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (e *Edge) enrol(w http.ResponseWriter, r *http.Request) error {
 
 // reset answers POST /watchers/reset.
 func (e *Edge) reset(w http.ResponseWriter, r *http.Request) error {
-	body, release, err := e.bodies.read(w, r)
+	body, release, err := e.anonymous.read(w, r)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -297,6 +298,12 @@ func (s *server) alerts(t *testing.T, query string) []alert {
 	var page struct{ Alerts []alert }
 	s.admin(t, "GET", "/alerts?limit=1000&"+query, nil, &page)
 	return page.Alerts
+}
+
+// alertsOf returns the stored signals about exactly this source.
+func (s *server) alertsOf(t *testing.T, source string) []alert {
+	t.Helper()
+	return slices.DeleteFunc(s.alerts(t, "source="+source), func(a alert) bool { return a.Source != source })
 }
 
 // stored returns how many signals the server keeps.

@@ -43,7 +43,7 @@ func (n network) report(t *testing.T, sources ...string) {
 func (s *server) judged(t *testing.T, source string, reports int) {
 	t.Helper()
 	eventually(t, "judging "+source, func() string {
-		if n := len(s.alerts(t, "source="+source)); n != reports {
+		if n := len(s.alertsOf(t, source)); n != reports {
 			return fmt.Sprintf("%d reports of %d are judged", n, reports)
 		}
 		return ""
@@ -203,7 +203,7 @@ func TestSameReportTwiceCountsOnce(t *testing.T) {
 	other.push(t, sig)
 	s.judged(t, marker, 1)
 	eventually(t, "both machines' reports", func() string {
-		if got := s.alerts(t, "source="+source); len(got) != 2 {
+		if got := s.alertsOf(t, source); len(got) != 2 {
 			return fmt.Sprintf("%d are kept", len(got))
 		}
 		return ""
