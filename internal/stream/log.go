@@ -123,7 +123,7 @@ func (b *Bus) state(ctx context.Context) (jetstream.StreamState, error) {
 // in from. Positions beyond the log's end are refused with Invalid: the log is
 // not the one that they were read from. The context bounds the start only.
 func (b *Bus) Read(ctx context.Context, partitions []uint8, from [muster.Partitions]uint64) (Reader, error) {
-	r := &reader{bus: b, from: from, frames: make(chan frame, 4)}
+	r := &reader{bus: b, from: from, frames: make(chan frame, queuedFrames)}
 	lowest, highest := ^uint64(0), uint64(0)
 	for _, p := range partitions {
 		if p >= muster.Partitions {

@@ -29,10 +29,12 @@ type Reader interface {
 }
 
 // Prefetch: one fetch of at most these is on its way or in memory, beside the
-// few frames in the reader's channel.
+// frames that wait for Next, which can return them together: whoever is behind
+// catches up in larger steps.
 const (
-	fetchFrames = 64
-	fetchBytes  = 2 * maxPayload
+	fetchFrames  = 64
+	fetchBytes   = 2 * maxPayload
+	queuedFrames = 24
 )
 
 type frame struct {
