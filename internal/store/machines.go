@@ -149,21 +149,26 @@ func (db *DB) TouchMachines(ctx context.Context, touches []Touch) error {
 		if err != nil {
 			return err
 		}
+		var versions, scenarios []*Touch
 		for i := range touches {
-			t := &touches[i]
-			if t.Version != "" {
-				if _, err := tx.exec(`UPDATE machines SET version = ? WHERE id = ? AND version <> ?`, t.Version, t.ID, t.Version); err != nil {
-					return err
-				}
+			if touches[i].Version != "" {
+				versions = append(versions, &touches[i])
 			}
-			if t.Scenarios != nil {
-				scenarios := jsonList(t.Scenarios)
-				if _, err := tx.exec(`UPDATE machines SET scenarios = ? WHERE id = ? AND scenarios <> ?`, scenarios, t.ID, scenarios); err != nil {
-					return err
-				}
+			if touches[i].Scenarios != nil {
+				scenarios = append(scenarios, &touches[i])
 			}
 		}
-		return nil
+		err = tx.many(`UPDATE machines SET version = ? WHERE id = ? AND version <> ?`, len(versions), func(i int, args row) {
+			t := versions[i]
+			args.set(t.Version, t.ID, t.Version)
+		}, nil)
+		if err != nil {
+			return err
+		}
+		return tx.many(`UPDATE machines SET scenarios = ? WHERE id = ? AND scenarios <> ?`, len(scenarios), func(i int, args row) {
+			list := jsonList(scenarios[i].Scenarios)
+			args.set(list, scenarios[i].ID, list)
+		}, nil)
 	})
 }
 
