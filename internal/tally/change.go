@@ -2,6 +2,8 @@ package tally
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"muster"
@@ -12,14 +14,21 @@ import (
 // the transaction is durable.
 type change struct {
 	evidence map[muster.Source]consensus.Evidence
-	last     map[muster.Source]time.Time // when each source was last heard, for judging
-	verdicts []muster.Verdict
+	heard    map[muster.Source]time.Time // what is to be judged, and at which time
+	verdicts map[told]muster.Verdict     // the latest on each
+}
+
+// told is what a reader follows: a source on one list.
+type told struct {
+	audience muster.Audience
+	source   muster.Source
 }
 
 func (w *Worker) newChange(size int) *change {
 	return &change{
 		evidence: make(map[muster.Source]consensus.Evidence, size),
-		last:     make(map[muster.Source]time.Time, size),
+		heard:    make(map[muster.Source]time.Time),
+		verdicts: make(map[told]muster.Verdict),
 	}
 }
 
@@ -37,25 +46,24 @@ func (w *Worker) fold(ch *change, s *muster.Signal) {
 	}
 	s.Machine, s.Organisation, s.Scenario = w.intern(s.Machine), w.intern(s.Organisation), w.intern(s.Scenario)
 	ch.evidence[s.Source] = consensus.Fold(ch.of(w, s.Source), s)
-	ch.last[s.Source] = s.Received
+	ch.heard[s.Source] = s.Received
 }
 
-// judge judges every source of the change. Evidence is judged at the time its
-// latest signal was received, so that a replay gives the same verdicts; what is
-// told to readers is stamped with changed, the clock of the changelog.
+// judge judges every source that was heard since the last time. Evidence is
+// judged after each record of the log and at the time its latest signal was
+// received, so that a replay gives the same verdicts however many records it
+// takes at once; what is told to readers is stamped with changed, the clock of
+// the changelog.
 func (w *Worker) judge(ch *change, changed time.Time) {
-	for source, ev := range ch.evidence {
-		at := changed
-		if t, ok := ch.last[source]; ok {
-			at = t
-		}
-		ev, vs := w.cfg.Judge.Judge(source, ev, w.never(source), at)
+	for source, at := range ch.heard {
+		ev, vs := w.cfg.Judge.Judge(source, ch.evidence[source], w.never(source), at)
 		ch.evidence[source] = ev
-		for i := range vs {
-			vs[i].Changed = changed
+		for _, v := range vs {
+			v.Changed = changed
+			ch.verdicts[told{v.Audience, source}] = v
 		}
-		ch.verdicts = append(ch.verdicts, vs...)
 	}
+	clear(ch.heard)
 }
 
 // stamp returns the time for the changelog, which only grows: those who follow
@@ -83,9 +91,12 @@ func (w *Worker) never(source muster.Source) string {
 	return ""
 }
 
+// maxArena bounds what is kept of the memory that evidence is written from.
+const maxArena = 16 << 20
+
 func (w *Worker) write(tx Tx, ch *change) error {
 	rows := make([]muster.EvidenceRow, 0, len(ch.evidence))
-	var arena []byte
+	arena := w.arena[:0]
 	for source, ev := range ch.evidence {
 		start := len(arena)
 		arena = ev.AppendBinary(arena)
@@ -94,13 +105,16 @@ func (w *Worker) write(tx Tx, ch *change) error {
 			Last: time.UnixMicro(ev.Last).UTC(), Data: arena[start:len(arena):len(arena)],
 		})
 	}
+	if cap(arena) <= maxArena {
+		w.arena = arena
+	}
 	if err := tx.PutEvidence(rows); err != nil {
 		return err
 	}
 	if len(ch.verdicts) == 0 {
 		return nil
 	}
-	return tx.PutVerdicts(ch.verdicts)
+	return tx.PutVerdicts(slices.Collect(maps.Values(ch.verdicts)))
 }
 
 // install makes a durable change the state in memory.
@@ -128,7 +142,11 @@ func (w *Worker) rejudge(ctx context.Context, sources []muster.Source) error {
 }
 
 func (w *Worker) commitChange(ctx context.Context, ch *change) error {
-	w.judge(ch, w.stamp())
+	changed := w.stamp()
+	for source := range ch.evidence {
+		ch.heard[source] = changed
+	}
+	w.judge(ch, changed)
 	if err := w.cfg.Ledger.Commit(ctx, func(tx Tx) error { return w.write(tx, ch) }); err != nil {
 		return err
 	}

@@ -57,6 +57,7 @@ type Tx interface {
 	// InsertAlerts stores signals and says which were new; an id that was there
 	// before, or stands earlier in the same call, is not.
 	InsertAlerts(partitions []uint8, signals []*muster.Signal) (fresh []bool, err error)
+	// PutEvidence stores rows, whose Data is valid until it returns.
 	PutEvidence(rows []muster.EvidenceRow) error
 	DeleteEvidence(partition uint8, sources []muster.Source) error
 	PutVerdicts(vs []muster.Verdict) error
@@ -96,6 +97,7 @@ type Worker struct {
 	passed    uint64 // every entry at or below it is applied, whatever its partition
 	allow     *policy.Allowlist
 	stamped   time.Time // the changelog's latest stamp
+	arena     []byte    // memory of evidence on its way to the ledger, used again
 
 	applied atomic.Uint64 // the highest of positions, for those who watch the lag
 
@@ -296,6 +298,7 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 	var (
 		signals []*muster.Signal
 		parts   []uint8
+		ends    []int // of each record's signals
 		to      = map[uint8]uint64{}
 	)
 	for _, e := range entries {
@@ -312,6 +315,7 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 			w.cfg.Logger.Error("a record of the signal log cannot be read and is skipped",
 				"partition", e.Partition, "position", e.Position, "error", err)
 		}
+		ends = append(ends, len(signals))
 	}
 	var (
 		ch    *change
@@ -323,12 +327,17 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 			return err
 		}
 		ch = w.newChange(len(signals))
-		for i, s := range signals {
-			if fresh[i] {
-				w.fold(ch, s)
+		changed := w.stamp()
+		first := 0
+		for _, end := range ends {
+			for i, s := range signals[first:end] {
+				if fresh[first+i] {
+					w.fold(ch, s)
+				}
 			}
+			w.judge(ch, changed)
+			first = end
 		}
-		w.judge(ch, w.stamp())
 		if err := w.write(tx, ch); err != nil {
 			return err
 		}
