@@ -26,9 +26,7 @@ func (l ledger) Positions(ctx context.Context) ([muster.Partitions]uint64, error
 }
 
 func (l ledger) EachEvidence(ctx context.Context, fn func(muster.EvidenceRow) error) error {
-	return l.db.EachEvidence(ctx, func(e store.Evidence) error {
-		return fn(muster.EvidenceRow{Partition: e.Part, Source: e.Source, Last: e.Last, Data: e.Data})
-	})
+	return l.db.EachEvidence(ctx, fn)
 }
 
 func (l ledger) Commit(ctx context.Context, fn func(tally.Tx) error) error {
@@ -60,14 +58,6 @@ func (fencedOff) Fenced() bool    { return true }
 func (f fencedOff) Unwrap() error { return f.error }
 
 type ledgerTx struct{ *store.TallyTx }
-
-func (t ledgerTx) PutEvidence(rows []muster.EvidenceRow) error {
-	out := make([]store.Evidence, len(rows))
-	for i, r := range rows {
-		out[i] = store.Evidence{Part: r.Partition, Source: r.Source, Last: r.Last, Data: r.Data}
-	}
-	return t.TallyTx.PutEvidence(out)
-}
 
 func (t ledgerTx) PutVerdicts(vs []muster.Verdict) error {
 	parts := make([]uint8, len(vs))
@@ -165,7 +155,7 @@ func (r records) Alerts(ctx context.Context, q console.AlertQuery) ([]muster.Sig
 		return list, "", err
 	}
 	last := list[len(list)-1]
-	return list, strconv.FormatInt(last.Received.UnixMicro(), 36) + "-" + hex.EncodeToString(last.ID[:]), nil
+	return list, strconv.FormatInt(last.At.UnixMicro(), 36) + "-" + hex.EncodeToString(last.ID[:]), nil
 }
 
 func parseCursor(text string) (store.AlertCursor, error) {
@@ -178,25 +168,5 @@ func parseCursor(text string) (store.AlertCursor, error) {
 	if !ok || err != nil || err2 != nil || len(raw) != len(muster.SignalID{}) {
 		return store.AlertCursor{}, muster.Errorf(muster.Invalid, "after: expected the next of an earlier page")
 	}
-	return store.AlertCursor{Received: time.UnixMicro(micros).UTC(), ID: muster.SignalID(raw)}, nil
-}
-
-// directory gives enrolment its view of the database.
-type directory struct{ *store.DB }
-
-func (d directory) TouchMachines(ctx context.Context, touches []muster.MachineTouch) error {
-	out := make([]store.Touch, len(touches))
-	for i, t := range touches {
-		out[i] = store.Touch(t)
-	}
-	return d.DB.TouchMachines(ctx, out)
-}
-
-func (d directory) CreateClaim(ctx context.Context, c muster.Claim) error {
-	return d.DB.CreateClaim(ctx, store.Claim{CodeHash: c.Hash, Machine: c.Machine, Name: c.Name, Tags: c.Tags, ExpiresAt: c.ExpiresAt})
-}
-
-func (d directory) Claim(ctx context.Context, hash []byte) (muster.Claim, error) {
-	c, err := d.DB.Claim(ctx, hash, time.Time{})
-	return muster.Claim{Hash: c.CodeHash, Machine: c.Machine, Name: c.Name, Tags: c.Tags, ExpiresAt: c.ExpiresAt}, err
+	return store.AlertCursor{At: time.UnixMicro(micros).UTC(), ID: muster.SignalID(raw)}, nil
 }

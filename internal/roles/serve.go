@@ -138,7 +138,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	}
 	n.bells = &bells{bus: n.bus, log: n.log}
 	n.machines, err = enroll.New(enroll.Config{
-		Store: directory{n.db}, Registration: cfg.Registration,
+		Store: n.db, Registration: cfg.Registration,
 		TokenLifetime: cfg.Tokens.Lifetime, TokenSpread: noneAsNegative(cfg.Tokens.Spread), PublicURL: n.public,
 		Notify: n.bells.machine, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})

@@ -46,14 +46,14 @@ type AlertQuery struct {
 
 // AlertCursor marks the end of a page of alerts; zero is the start.
 type AlertCursor struct {
-	Received time.Time
-	ID       muster.SignalID
+	At time.Time
+	ID muster.SignalID
 }
 
 // CursorAfter returns the cursor for the page that follows s.
-func CursorAfter(s muster.Signal) AlertCursor { return AlertCursor{s.Received, s.ID} }
+func CursorAfter(s muster.Signal) AlertCursor { return AlertCursor{s.At, s.ID} }
 
-// Alerts returns a page of stored signals, received last first.
+// Alerts returns a page of stored signals, what happened last first.
 func (db *DB) Alerts(ctx context.Context, q AlertQuery) ([]muster.Signal, error) {
 	query, args := q.sql()
 	return list(ctx, db.reader, scanAlert, query, args...)
@@ -74,16 +74,15 @@ func (q AlertQuery) sql() (query string, args []any) {
 		w.add(`scenario = ?`, q.Scenario)
 	}
 	if !q.Since.IsZero() {
-		// Nothing is received before it happens, so the index bounds the search.
-		w.add(`received >= ? AND at >= ?`, micros(q.Since), micros(q.Since))
+		w.add(`at >= ?`, micros(q.Since))
 	}
 	if !q.Until.IsZero() {
 		w.add(`at < ?`, micros(q.Until))
 	}
 	if q.After != (AlertCursor{}) {
-		w.add(`(received, id) < (?, ?)`, micros(q.After.Received), q.After.ID[:])
+		w.add(`(at, id) < (?, ?)`, micros(q.After.At), q.After.ID[:])
 	}
-	return selectAlerts + w.sql() + ` ORDER BY received DESC, id DESC LIMIT ?`, append(w.args, page(q.Limit))
+	return selectAlerts + w.sql() + ` ORDER BY at DESC, id DESC LIMIT ?`, append(w.args, page(q.Limit))
 }
 
 // CountAlerts returns how many alerts are stored. It reads the whole index.
@@ -91,9 +90,9 @@ func (db *DB) CountAlerts(ctx context.Context) (int, error) {
 	return one(ctx, db.reader, "count", scalar[int], `SELECT COUNT(*) FROM alerts`)
 }
 
-const deleteOldestAlerts = `DELETE FROM alerts WHERE (received, id) IN (SELECT received, id FROM alerts WHERE received < ? ORDER BY received LIMIT ?)`
+const deleteOldestAlerts = `DELETE FROM alerts WHERE (at, id) IN (SELECT at, id FROM alerts WHERE at < ? ORDER BY at LIMIT ?)`
 
-// PruneAlerts deletes alerts that were received before a time, oldest first and at
+// PruneAlerts deletes alerts of what happened before a time, oldest first and at
 // most limit of them, in short transactions, and returns how many it deleted.
 // Fewer than limit means that none is left.
 func (db *DB) PruneAlerts(ctx context.Context, before time.Time, limit int) (int, error) {

@@ -140,11 +140,11 @@ func BenchmarkPutEvidence(b *testing.B) {
 	for _, sources := range []uint32{20_000, 500_000} {
 		b.Run(fmt.Sprintf("sources=%d", sources), func(b *testing.B) {
 			db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
-			batch := make([]store.Evidence, transaction)
+			batch := make([]muster.EvidenceRow, transaction)
 			put := func(number func(i int) uint32) error {
 				for i := range batch {
 					n := number(i)
-					batch[i] = store.Evidence{Part: uint8(n % muster.Partitions), Source: scattered(n), Last: time.Unix(1_800_000_000, 0), Data: make([]byte, 200)}
+					batch[i] = muster.EvidenceRow{Partition: uint8(n % muster.Partitions), Source: scattered(n), Last: time.Unix(1_800_000_000, 0), Data: make([]byte, 200)}
 				}
 				return db.Tally(b.Context(), func(tx *store.TallyTx) error { return tx.PutEvidence(batch) })
 			}
@@ -178,7 +178,7 @@ func BenchmarkPutVerdicts(b *testing.B) {
 
 func BenchmarkTouchMachines(b *testing.B) {
 	db := openBench(b)
-	touches := make([]store.Touch, transaction)
+	touches := make([]muster.MachineTouch, transaction)
 	for i := range touches {
 		touches[i].ID = fmt.Sprintf("%048d", i)
 		if err := db.CreateMachine(b.Context(), muster.Machine{ID: touches[i].ID, State: muster.Active}); err != nil {
@@ -210,11 +210,11 @@ func BenchmarkMachine(b *testing.B) {
 func BenchmarkEach(b *testing.B) {
 	db := openBench(b)
 	const n = 100_000
-	parts, verdicts, evidence := make([]uint8, n), make([]muster.Verdict, n), make([]store.Evidence, n)
+	parts, verdicts, evidence := make([]uint8, n), make([]muster.Verdict, n), make([]muster.EvidenceRow, n)
 	for i := range verdicts {
 		parts[i] = uint8(i % muster.Partitions)
 		verdicts[i] = muster.Verdict{Source: source(uint32(i)), Listed: i%2 == 0, Scenario: "crowdsecurity/ssh-bf", Changed: time.Unix(1_800_000_000, 0), Reasons: muster.Reasons{Rule: "three"}}
-		evidence[i] = store.Evidence{Part: parts[i], Source: verdicts[i].Source, Data: make([]byte, 200)}
+		evidence[i] = muster.EvidenceRow{Partition: parts[i], Source: verdicts[i].Source, Data: make([]byte, 200)}
 	}
 	err := db.Tally(b.Context(), func(tx *store.TallyTx) error {
 		return errors.Join(tx.PutVerdicts(parts, verdicts), tx.PutEvidence(evidence))
@@ -229,7 +229,7 @@ func BenchmarkEach(b *testing.B) {
 	})
 	b.Run("evidence", func(b *testing.B) {
 		measure(b, n, func() error {
-			return db.EachEvidence(b.Context(), func(store.Evidence) error { return nil })
+			return db.EachEvidence(b.Context(), func(muster.EvidenceRow) error { return nil })
 		})
 	})
 }

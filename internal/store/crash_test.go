@@ -42,8 +42,8 @@ func commit(ctx context.Context, db *store.DB, part uint8, from uint64) error {
 				return fmt.Errorf("partition %d has an alert of position %d and stands before it", part, from)
 			}
 		}
-		evidence := store.Evidence{Part: part, Source: source(uint32(part)), Data: binary.BigEndian.AppendUint64(nil, from+1)}
-		if err := tx.PutEvidence([]store.Evidence{evidence}); err != nil {
+		evidence := muster.EvidenceRow{Partition: part, Source: source(uint32(part)), Data: binary.BigEndian.AppendUint64(nil, from+1)}
+		if err := tx.PutEvidence([]muster.EvidenceRow{evidence}); err != nil {
 			return err
 		}
 		return tx.Advance(part, from, from+1)

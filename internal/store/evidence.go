@@ -10,16 +10,16 @@ import (
 
 const evidenceColumns = `evidence.part, source, last_at, data`
 
-func scanEvidence(rows *sql.Rows) (Evidence, error) {
-	var e Evidence
-	err := rows.Scan(&e.Part, (*sourceColumn)(&e.Source), (*timeColumn)(&e.Last), &e.Data)
+func scanEvidence(rows *sql.Rows) (muster.EvidenceRow, error) {
+	var e muster.EvidenceRow
+	err := rows.Scan(&e.Partition, (*sourceColumn)(&e.Source), (*timeColumn)(&e.Last), &e.Data)
 	return e, err
 }
 
 // EachEvidence calls yield with all evidence, partition by partition, until it
 // fails. What it sees is the state of one moment. yield must not take long:
 // meanwhile the database cannot reuse space.
-func (db *DB) EachEvidence(ctx context.Context, yield func(Evidence) error) error {
+func (db *DB) EachEvidence(ctx context.Context, yield func(muster.EvidenceRow) error) error {
 	return each(ctx, db.reader, scanEvidence, yield, `SELECT `+evidenceColumns+` FROM evidence ORDER BY part, source`)
 }
 
@@ -28,7 +28,7 @@ func (db *DB) EachEvidence(ctx context.Context, yield func(Evidence) error) erro
 const selectEvidenceOf = `SELECT ` + evidenceColumns + ` FROM positions CROSS JOIN evidence WHERE evidence.part = positions.part AND source = ?`
 
 // EvidenceOf returns the evidence on one source, or an error of code NotFound.
-func (db *DB) EvidenceOf(ctx context.Context, source muster.Source) (Evidence, error) {
+func (db *DB) EvidenceOf(ctx context.Context, source muster.Source) (muster.EvidenceRow, error) {
 	return one(ctx, db.reader, fmt.Sprintf("evidence on %s", source), scanEvidence,
 		selectEvidenceOf, sourceKey(source))
 }

@@ -92,25 +92,15 @@ func (db *DB) RevokeEnrolmentKey(ctx context.Context, id string, now time.Time) 
 	})
 }
 
-// Claim is an enrolment without a key: a machine showed a short-lived code that
-// a person redeems to take the machine into an organisation.
-type Claim struct {
-	CodeHash  []byte // SHA-256 of the code
-	Machine   string
-	Name      string // that the machine wishes to have
-	Tags      []string
-	ExpiresAt time.Time
-}
-
 // CreateClaim stores a claim in place of the machine's earlier one. An error of
 // code Exists means that another machine has the same code: draw again.
-func (db *DB) CreateClaim(ctx context.Context, c Claim) error {
+func (db *DB) CreateClaim(ctx context.Context, c muster.Claim) error {
 	return db.write(ctx, func(tx *writer) error {
 		if _, err := tx.exec(`DELETE FROM claims WHERE machine = ?`, c.Machine); err != nil {
 			return err
 		}
 		n, err := tx.exec(`INSERT INTO claims (machine, code_hash, name, tags, expires_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			c.Machine, blob(c.CodeHash), c.Name, jsonList(c.Tags), micros(c.ExpiresAt))
+			c.Machine, blob(c.Hash), c.Name, jsonList(c.Tags), micros(c.ExpiresAt))
 		if err == nil && n == 0 {
 			err = muster.Errorf(muster.Exists, "another machine has the same code")
 		}
@@ -118,19 +108,15 @@ func (db *DB) CreateClaim(ctx context.Context, c Claim) error {
 	})
 }
 
-// Claim returns the claim with that code; errors are of code NotFound, or Gone
-// when it has expired.
-func (db *DB) Claim(ctx context.Context, codeHash []byte, now time.Time) (Claim, error) {
-	scan := func(rows *sql.Rows) (Claim, error) {
-		var c Claim
-		err := rows.Scan(&c.Machine, &c.CodeHash, &c.Name, (*listColumn)(&c.Tags), (*timeColumn)(&c.ExpiresAt))
+// Claim returns the claim with that code, which may have expired, or an error of
+// code NotFound.
+func (db *DB) Claim(ctx context.Context, codeHash []byte) (muster.Claim, error) {
+	scan := func(rows *sql.Rows) (muster.Claim, error) {
+		var c muster.Claim
+		err := rows.Scan(&c.Machine, &c.Hash, &c.Name, (*listColumn)(&c.Tags), (*timeColumn)(&c.ExpiresAt))
 		return c, err
 	}
-	c, err := one(ctx, db.reader, "code", scan, `SELECT machine, code_hash, name, tags, expires_at FROM claims WHERE code_hash = ?`, blob(codeHash))
-	if err == nil && !now.Before(c.ExpiresAt) {
-		return Claim{}, muster.Errorf(muster.Gone, "the code expired on %s: let the machine enrol again", c.ExpiresAt.Format(time.RFC3339))
-	}
-	return c, err
+	return one(ctx, db.reader, "code", scan, `SELECT machine, code_hash, name, tags, expires_at FROM claims WHERE code_hash = ?`, blob(codeHash))
 }
 
 // DeleteClaim forgets a claim, which may be gone already.

@@ -120,17 +120,9 @@ func (db *DB) UpdateMachine(ctx context.Context, id string, change func(*muster.
 	return m, nil
 }
 
-// Touch is what was heard of one machine.
-type Touch struct {
-	ID        string
-	Seen      muster.Contacts // each is kept when it is later than what is stored
-	Version   string          // "" keeps the stored one
-	Scenarios []string        // nil keeps the stored ones
-}
-
 // TouchMachines stores many touches in one transaction; machines that do not
 // exist are passed over.
-func (db *DB) TouchMachines(ctx context.Context, touches []Touch) error {
+func (db *DB) TouchMachines(ctx context.Context, touches []muster.MachineTouch) error {
 	return db.write(ctx, func(tx *writer) error {
 		err := tx.many(`UPDATE contacts SET
 				login     = CASE WHEN login     < ? THEN ? ELSE login     END,
@@ -149,7 +141,7 @@ func (db *DB) TouchMachines(ctx context.Context, touches []Touch) error {
 		if err != nil {
 			return err
 		}
-		var versions, scenarios []*Touch
+		var versions, scenarios []*muster.MachineTouch
 		for i := range touches {
 			if touches[i].Version != "" {
 				versions = append(versions, &touches[i])

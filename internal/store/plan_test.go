@@ -18,7 +18,7 @@ func TestPlans(t *testing.T) {
 	}
 	defer db.Close()
 	alerts := func(q AlertQuery) string { query, _ := q.sql(); return query }
-	since, after := time.Unix(1, 0), AlertCursor{Received: time.Unix(2, 0)}
+	since, after := time.Unix(1, 0), AlertCursor{At: time.Unix(2, 0)}
 	for _, tt := range []struct {
 		query, plan string
 	}{
@@ -28,17 +28,17 @@ SEARCH machines USING INDEX sqlite_autoindex_machines_1 (id=?)`},
 		{alerts(AlertQuery{}), `
 SCAN alerts USING INDEX sqlite_autoindex_alerts_1`},
 		{alerts(AlertQuery{Since: since, After: after}), `
-SEARCH alerts USING INDEX sqlite_autoindex_alerts_1 (received>? AND (received,id)<(?,?))`},
+SEARCH alerts USING INDEX sqlite_autoindex_alerts_1 (at>? AND (at,id)<(?,?))`},
 		{alerts(AlertQuery{Organisation: "o"}), `
 SEARCH alerts USING INDEX alerts_by_organisation (organisation=?)
 USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
 		{alerts(AlertQuery{Organisation: "o", Since: since, After: after}), `
-SEARCH alerts USING INDEX alerts_by_organisation (organisation=? AND received>? AND received<?)
+SEARCH alerts USING INDEX alerts_by_organisation (organisation=? AND at>? AND at<?)
 USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
 		{deleteOldestAlerts, `
-SEARCH alerts USING COVERING INDEX sqlite_autoindex_alerts_1 (received=? AND id=?)
+SEARCH alerts USING COVERING INDEX sqlite_autoindex_alerts_1 (at=? AND id=?)
 LIST SUBQUERY 2
-SEARCH alerts USING COVERING INDEX sqlite_autoindex_alerts_1 (received<?)`},
+SEARCH alerts USING COVERING INDEX sqlite_autoindex_alerts_1 (at<?)`},
 		{deleteLapsedVerdicts, `
 SEARCH verdicts USING PRIMARY KEY (part=? AND source=? AND audience=?)
 LIST SUBQUERY 2

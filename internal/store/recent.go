@@ -13,11 +13,12 @@ import (
 const DefaultRecentAlerts = 1 << 19
 
 // recent knows the ids of the alerts stored last, so that a report that is sent
-// again is not counted again. An index over the ids of all alerts would know
-// them for ever, and was given up: ids are hashes, so every new row touches
-// another page of it, which at four million alerts took two thirds of the time
-// to store one, and rising; and neither PostgreSQL's partitions per day nor
-// files per day could have it. Senders repeat themselves within minutes.
+// again with another time is not counted again; one that is sent again as it was
+// is known for ever, by the unique index over time and id. An index over the ids
+// alone would know both for ever, and was given up: ids are hashes, so every new
+// row touches another page of it, which at four million alerts took two thirds of
+// the time to store one, and rising; and neither PostgreSQL's partitions per day
+// nor files per day could have it.
 //
 // It has two generations: ids go to the younger; when that is full it becomes
 // the older, and the older is forgotten.
@@ -37,7 +38,7 @@ func loadRecent(q queryer, size int) (*recent, error) {
 		}
 		return struct{}{}, err
 	}
-	err := each(background, q, scan, func(struct{}) error { return nil }, `SELECT id FROM alerts ORDER BY received DESC LIMIT ?`, size)
+	err := each(background, q, scan, func(struct{}) error { return nil }, `SELECT id FROM alerts ORDER BY at DESC LIMIT ?`, size)
 	return r, err
 }
 

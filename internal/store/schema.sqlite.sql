@@ -20,10 +20,10 @@ CREATE TABLE alerts (
   as_name       TEXT NOT NULL,
   flags         INTEGER NOT NULL,
   detail        BLOB NOT NULL,
-  UNIQUE (received, id)
+  UNIQUE (at, id)
 ) STRICT;
 
-CREATE INDEX alerts_by_organisation ON alerts (organisation, received);
+CREATE INDEX alerts_by_organisation ON alerts (organisation, at);
 
 CREATE TABLE allowlist (
   source     BLOB NOT NULL PRIMARY KEY,

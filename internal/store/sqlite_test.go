@@ -194,10 +194,11 @@ func TestRecentAlertsSurvive(t *testing.T) {
 	parts, batch := signals(rand.New(rand.NewPCG(1, 2)), 1000)
 	for i, s := range batch {
 		s.Received = time.UnixMilli(1_800_000_000_000 + int64(i)).UTC()
+		s.At = s.Received
 	}
 	resend := func(s *muster.Signal) *muster.Signal {
 		again := *s
-		again.Received = s.Received.Add(time.Hour)
+		again.At, again.Received = s.At.Add(time.Hour), s.Received.Add(time.Hour)
 		return &again
 	}
 	openSmall := func() *store.DB {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"muster"
 )
@@ -31,8 +30,9 @@ type TallyTx struct {
 
 // InsertAlerts stores signals as alerts; parts says the partition of each. It
 // tells which of them were new. A signal is not when its id came earlier in the
-// same call, or is of one of the last alerts stored (Options.RecentAlerts; up to
-// twice as many), or is stored with the same time of reception.
+// same call, or is stored with the same time of what happened (so a report that
+// is sent again as it was never counts twice), or is of one of the last alerts
+// stored (Options.RecentAlerts; up to twice as many).
 func (t *TallyTx) InsertAlerts(parts []uint8, signals []*muster.Signal) (fresh []bool, err error) {
 	if len(parts) != len(signals) {
 		return nil, fmt.Errorf("store: %d partitions for %d signals", len(parts), len(signals))
@@ -61,24 +61,16 @@ func (t *TallyTx) InsertAlerts(parts []uint8, signals []*muster.Signal) (fresh [
 	return fresh, err
 }
 
-// Evidence is what consensus holds about one source, in a form that the store
-// does not look into.
-type Evidence struct {
-	Part   uint8
-	Source muster.Source
-	Last   time.Time // of its last report
-	Data   []byte
-}
-
-// PutEvidence stores evidence in place of what was there for (Part, Source).
-func (t *TallyTx) PutEvidence(evidence []Evidence) error {
+// PutEvidence stores evidence in place of what was there for its partition and
+// source.
+func (t *TallyTx) PutEvidence(evidence []muster.EvidenceRow) error {
 	source := make([]byte, 0, muster.SourceSize)
 	return t.tx.many(`INSERT INTO evidence (part, source, last_at, data) VALUES (?, ?, ?, ?)
 		ON CONFLICT (part, source) DO UPDATE SET last_at = excluded.last_at, data = excluded.data`,
 		len(evidence), func(i int, args row) {
 			e := &evidence[i]
 			source = e.Source.AppendBinary(source[:0])
-			args.set(int64(e.Part), source, micros(e.Last), blob(e.Data))
+			args.set(int64(e.Partition), source, micros(e.Last), blob(e.Data))
 		}, nil)
 }
 

@@ -161,32 +161,32 @@ func testAlertPages(t *testing.T, db *store.DB) {
 func testPruneAlerts(t *testing.T, db *store.DB) {
 	ctx := t.Context()
 	all := insertMany(t, db, 5000)
-	equal(t, "pruned, with a limit", must(db.PruneAlerts(ctx, at(4501), 2100))(t), 2100)
-	left := must(db.Alerts(ctx, store.AlertQuery{Until: at(2101)}))(t) // received a second later
+	equal(t, "pruned, with a limit", must(db.PruneAlerts(ctx, at(4500), 2100))(t), 2100)
+	left := must(db.Alerts(ctx, store.AlertQuery{Until: at(2101)}))(t)
 	equal(t, "the oldest that is left", left, values(all[5000-2101:5000-2100]))
-	equal(t, "pruned, the rest", must(db.PruneAlerts(ctx, at(4501), 100_000))(t), 2400)
-	equal(t, "pruned, nothing", must(db.PruneAlerts(ctx, at(4501), 100_000))(t), 0)
+	equal(t, "pruned, the rest", must(db.PruneAlerts(ctx, at(4500), 100_000))(t), 2400)
+	equal(t, "pruned, nothing", must(db.PruneAlerts(ctx, at(4500), 100_000))(t), 0)
 	equal(t, "how many are left", must(db.CountAlerts(ctx))(t), 500)
 }
 
-func evidenceOf(t *testing.T, db *store.DB) []store.Evidence {
+func evidenceOf(t *testing.T, db *store.DB) []muster.EvidenceRow {
 	t.Helper()
-	var all []store.Evidence
-	ok(t, db.EachEvidence(t.Context(), func(e store.Evidence) error { all = append(all, e); return nil }))
+	var all []muster.EvidenceRow
+	ok(t, db.EachEvidence(t.Context(), func(e muster.EvidenceRow) error { all = append(all, e); return nil }))
 	return all
 }
 
 func testEvidence(t *testing.T, db *store.DB) {
 	ctx := t.Context()
-	a := store.Evidence{Part: 3, Source: sources[0], Last: at(0), Data: []byte{1, 0, 2}}
-	b := store.Evidence{Part: 3, Source: sources[2], Last: at(1), Data: []byte{3}}
-	c := store.Evidence{Part: 63, Source: sources[1], Data: []byte{4}}
-	put := func(evidence ...store.Evidence) {
+	a := muster.EvidenceRow{Partition: 3, Source: sources[0], Last: at(0), Data: []byte{1, 0, 2}}
+	b := muster.EvidenceRow{Partition: 3, Source: sources[2], Last: at(1), Data: []byte{3}}
+	c := muster.EvidenceRow{Partition: 63, Source: sources[1], Data: []byte{4}}
+	put := func(evidence ...muster.EvidenceRow) {
 		t.Helper()
 		ok(t, db.Tally(ctx, func(tx *store.TallyTx) error { return tx.PutEvidence(evidence) }))
 	}
 	put(c, b, a)
-	equal(t, "all evidence", evidenceOf(t, db), []store.Evidence{a, b, c})
+	equal(t, "all evidence", evidenceOf(t, db), []muster.EvidenceRow{a, b, c})
 	a.Last, a.Data = at(9), []byte("new")
 	put(a)
 	equal(t, "the evidence on a source", must(db.EvidenceOf(ctx, a.Source))(t), a)
@@ -196,10 +196,10 @@ func testEvidence(t *testing.T, db *store.DB) {
 	ok(t, db.Tally(ctx, func(tx *store.TallyTx) error {
 		return tx.DeleteEvidence(3, []muster.Source{b.Source, c.Source, source("192.0.2.8")})
 	}))
-	equal(t, "the evidence that is left", evidenceOf(t, db), []store.Evidence{a, c}) // c is of another partition
+	equal(t, "the evidence that is left", evidenceOf(t, db), []muster.EvidenceRow{a, c}) // c is of another partition
 
 	stop := errors.New("stop")
-	if err := db.EachEvidence(ctx, func(store.Evidence) error { return stop }); !errors.Is(err, stop) {
+	if err := db.EachEvidence(ctx, func(muster.EvidenceRow) error { return stop }); !errors.Is(err, stop) {
 		t.Fatalf("expected the error of the function given to EachEvidence, got %v", err)
 	}
 }
@@ -308,7 +308,7 @@ func testFencing(t *testing.T, db *store.DB) {
 	ctx := t.Context()
 	advance := func(part uint8, from, to uint64) error {
 		return db.Tally(ctx, func(tx *store.TallyTx) error {
-			if err := tx.PutEvidence([]store.Evidence{{Part: part, Source: numbered(int(to)), Data: []byte{1}}}); err != nil {
+			if err := tx.PutEvidence([]muster.EvidenceRow{{Partition: part, Source: numbered(int(to)), Data: []byte{1}}}); err != nil {
 				return err
 			}
 			return tx.Advance(part, from, to)
@@ -352,7 +352,7 @@ func testRollback(t *testing.T, db *store.DB) {
 		if _, err := tx.InsertAlerts([]uint8{1}, []*muster.Signal{signal(1)}); err != nil {
 			return err
 		}
-		if err := tx.PutEvidence([]store.Evidence{{Part: 1, Source: sources[0], Data: []byte{1}}}); err != nil {
+		if err := tx.PutEvidence([]muster.EvidenceRow{{Partition: 1, Source: sources[0], Data: []byte{1}}}); err != nil {
 			return err
 		}
 		if err := tx.PutVerdicts([]uint8{1}, []muster.Verdict{{Source: sources[0]}}); err != nil {
@@ -441,7 +441,7 @@ func testReadersBesideWriter(t *testing.T, db *store.DB) {
 				return fmt.Errorf("expected whole transactions of %d alerts, never fewer than the %d before, got %d", each, last, n)
 			}
 			last = n
-			if err := db.EachEvidence(ctx, func(store.Evidence) error { return nil }); err != nil {
+			if err := db.EachEvidence(ctx, func(muster.EvidenceRow) error { return nil }); err != nil {
 				return err
 			}
 		}

@@ -146,8 +146,8 @@ CREATE TABLE verdicts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verdicts_by_change ON verdicts (changed);
 
--- In the order of arrival, as its indexes nearly are: rows are added at their
--- ends, where few pages change.
+-- In the order of arrival, as its indexes nearly are, because reports come soon
+-- after what they report: rows are added at their ends, where few pages change.
 CREATE TABLE alerts (
   part          INTEGER NOT NULL,
   id            BLOB NOT NULL,
@@ -168,9 +168,9 @@ CREATE TABLE alerts (
   as_name       TEXT NOT NULL,
   flags         INTEGER NOT NULL,
   detail        BLOB NOT NULL,
-  UNIQUE (received, id)
+  UNIQUE (at, id)
 ) STRICT;
-CREATE INDEX alerts_by_organisation ON alerts (organisation, received);
+CREATE INDEX alerts_by_organisation ON alerts (organisation, at);
 
 -- +goose Down
 DROP TABLE alerts;
