@@ -257,10 +257,16 @@ func TestGotcha09PollsAreHeld(t *testing.T) {
 	// An order that an engine could not read is refused when it is made: it would
 	// be asked for again for ever.
 	for _, order := range []map[string]any{
-		{"kind": "alert/add"}, {"kind": "alert/add", "source": "x"}, {"kind": "alert/add", "source": "45.88.1.1", "duration": "soon"},
-		{"kind": "decision/delete"}, {"kind": "decision/delete", "decisions": []string{}},
-		{"kind": "management/blocklist_unsubscribe"}, {"kind": "management/allowlist_unsubscribe", "name": "a"},
-		{"kind": "management/reboot"}, {"kind": ""}, {"kind": "alert/add", "sauce": "1.2.3.4"},
+		{"kind": "alert/add"},
+		{"kind": "alert/add", "source": "x"},
+		{"kind": "alert/add", "source": "45.88.1.1", "duration": "soon"},
+		{"kind": "decision/delete"},
+		{"kind": "decision/delete", "decisions": []string{}},
+		{"kind": "management/blocklist_unsubscribe"},
+		{"kind": "management/allowlist_unsubscribe", "name": "a"},
+		{"kind": "management/reboot"},
+		{"kind": ""},
+		{"kind": "alert/add", "sauce": "1.2.3.4"},
 	} {
 		if status, text := s.tryAdmin(t, "POST", "/machines/"+c.id+"/orders", order, nil); status != 400 {
 			t.Errorf("%v: %d %s", order, status, text)
@@ -330,8 +336,14 @@ func TestGotcha11Enrolment(t *testing.T) {
 	before := c.token
 	c.enrol(t, s.key(t, org, true)).status(t, 201)
 	for _, call := range []struct{ method, path, body string }{
-		{"GET", "/v3/decisions/stream", ""}, {"POST", "/v3/signals", "[]"}, {"POST", "/v3/metrics/", "{}"}, {"POST", "/v3/usage-metrics", "{}"},
-		{"POST", "/v3/decisions/delete", "[]"}, {"GET", "/v1/decisions/stream/poll", ""}, {"GET", "/v1/permissions", ""}, {"POST", "/v3/watchers/enroll", "{}"},
+		{"GET", "/v3/decisions/stream", ""},
+		{"POST", "/v3/signals", "[]"},
+		{"POST", "/v3/metrics/", "{}"},
+		{"POST", "/v3/usage-metrics", "{}"},
+		{"POST", "/v3/decisions/delete", "[]"},
+		{"GET", "/v1/decisions/stream/poll", ""},
+		{"GET", "/v1/permissions", ""},
+		{"POST", "/v3/watchers/enroll", "{}"},
 	} {
 		var body []byte
 		if call.body != "" {
