@@ -48,10 +48,14 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 	if err != nil {
 		return err
 	}
+	quoted := make([][]byte, len(r.Decisions)) // whole words of the JSON that a report's detail is
+	for i, uuid := range r.Decisions {
+		quoted[i] = []byte(`"` + uuid + `"`)
+	}
 	var sources []muster.Source
 	for _, s := range reports {
-		for _, uuid := range r.Decisions {
-			if s.Flags&muster.Fleet != 0 && bytes.Contains(s.Detail, []byte(uuid)) {
+		for _, uuid := range quoted {
+			if s.Flags&muster.Fleet != 0 && bytes.Contains(s.Detail, uuid) {
 				sources = append(sources, s.Source)
 				break
 			}
@@ -72,15 +76,17 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 	})
 }
 
-// SetAllowlist replaces the allowlist and judges again what it may concern.
+// SetAllowlist replaces the allowlist and judges again what it may concern. It
+// is in force from then on, even when what is listed could not be withdrawn;
+// telling it again tries that again.
 func (w *Worker) SetAllowlist(ctx context.Context, a *policy.Allowlist) error {
 	return w.do(ctx, func(ctx context.Context) error {
 		before := w.allow
 		w.allow = a
 		var sources []muster.Source
-		for source := range w.evidence {
+		for source, ev := range w.evidence {
 			_, was := before.Covers(source)
-			if _, is := a.Covers(source); is != was {
+			if _, is := a.Covers(source); is && len(ev.Standing) > 0 || was && !is {
 				sources = append(sources, source)
 			}
 		}

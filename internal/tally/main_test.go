@@ -153,6 +153,20 @@ func (l *ledger) take(partition uint8) {
 	l.state.positions[partition] += 1000
 }
 
+// committed returns how many commits there were.
+func (l *ledger) committed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.commits
+}
+
+// changes returns every verdict that was committed, in order.
+func (l *ledger) changes() []muster.Verdict {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.told)
+}
+
 // look returns a copy of what the ledger holds.
 func (l *ledger) look() state {
 	l.mu.Lock()

@@ -2,8 +2,10 @@ package tally
 
 import (
 	"context"
+	"time"
 
 	"muster"
+	"muster/internal/consensus"
 )
 
 // sweep ends listings that lapsed and forgets sources that nobody has reported
@@ -12,11 +14,8 @@ func (w *Worker) sweep(ctx context.Context) error {
 	now := w.cfg.Now()
 	var lapsed []muster.Source
 	for source, ev := range w.evidence {
-		for _, st := range ev.Standing {
-			if st.Until <= now.UnixMicro() {
-				lapsed = append(lapsed, source)
-				break
-			}
+		if w.lapsed(source, ev, now) {
+			lapsed = append(lapsed, source)
 		}
 	}
 	if err := w.rejudge(ctx, lapsed); err != nil {
@@ -53,6 +52,18 @@ func (w *Worker) sweep(ctx context.Context) error {
 	}
 	w.sources.Set(float64(len(w.evidence)))
 	return nil
+}
+
+// lapsed reports whether a listing of source has come to its end. The end that
+// was told may be a little early; until the true one, nothing is to be written.
+func (w *Worker) lapsed(source muster.Source, ev consensus.Evidence, now time.Time) bool {
+	for _, st := range ev.Standing {
+		if st.Until <= now.UnixMicro() {
+			_, vs := w.cfg.Judge.Judge(source, ev.Clone(), w.never(source), now)
+			return len(vs) > 0
+		}
+	}
+	return false
 }
 
 // catchUp moves the positions of idle partitions, so that a restart need not
