@@ -109,7 +109,7 @@ func launch(change func(*roles.Config)) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.DataDir, cfg.Metrics.Listen = dir, ""
+	cfg.DataDir, cfg.Metrics.Listen, cfg.Log.Level = dir, "", "warn"
 	if change != nil {
 		change(cfg)
 	}
@@ -138,9 +138,13 @@ func (s *server) tryStart() error {
 			return err
 		}
 	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.cfg.Log.Level)); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done = cancel, make(chan error, 1)
-	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: level}))
 	go func() { s.done <- roles.Serve(ctx, s.cfg, "v0.0.0-test", log, io.Discard) }()
 
 	s.http = &http.Client{
@@ -362,20 +366,25 @@ type tail struct {
 	text []byte
 }
 
-const tailSize = 16 << 10
-
 func (l *tail) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text = append(l.text, p...)
-	if len(l.text) > 4*tailSize {
-		l.text = append(l.text[:0], l.text[len(l.text)-tailSize:]...)
+	if len(l.text) > 2<<20 {
+		l.text = append(l.text[:0], l.text[len(l.text)-1<<20:]...)
 	}
 	return len(p), nil
 }
 
-func (l *tail) String() string {
+// all returns everything that is kept, at least the last megabyte.
+func (l *tail) all() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return string(l.text[max(0, len(l.text)-tailSize):])
+	return string(l.text)
+}
+
+// String returns the last 16 KiB.
+func (l *tail) String() string {
+	text := l.all()
+	return text[max(0, len(text)-16<<10):]
 }

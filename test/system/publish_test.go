@@ -56,6 +56,9 @@ func TestQuorumReachesEverybody(t *testing.T) {
 	n := newNetwork(t, s)
 	v4, v6, wide := address(), "2a0f:5380::"+fmt.Sprint(serial.Add(1)), fmt.Sprintf("45.84.%d.0/24", serial.Add(1)%250)
 	n.report(t, v4, v6, wide)
+	reported := time.Now()
+	eventually(t, "the next pull", func() string { return n.reader.pull(t, "").lacks(v4, v6, wide) })
+	t.Logf("from the last report to the list: %s", time.Since(reported).Round(time.Millisecond))
 	stranger := s.registered(t, python) // pending machines are readers too
 	for _, c := range []*client{n.reader, n.reader2, n.a1, stranger} {
 		var got blocklist
