@@ -19,16 +19,28 @@ run: build ## build and serve, with data in ./muster-data
 build: web ## build bin/muster
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
 
-# Without Node, or before there is a web app, the binary serves a plain page.
+# Without Node the binary serves a plain page.
 .PHONY: web
-ifneq ($(and $(wildcard web/package.json),$(shell command -v npm)),)
-web: bin/.web ## build the web app, where there is one and npm
-bin/.web: $(shell find web -type f -not -path '*/node_modules/*')
-	npm --prefix web ci --no-audit --no-fund
+ifneq ($(shell command -v npm),)
+web: internal/console/dist/index.html ## build the web app, where there is npm
+internal/console/dist/index.html: web/node_modules/.package-lock.json $(shell find web -type f -not -path '*/node_modules/*')
 	npm --prefix web run build
-	@mkdir -p bin && touch $@
+
+.PHONY: web-test
+web-test: web/node_modules/.package-lock.json ## lint and test the web app
+	npm --prefix web run lint
+	npm --prefix web test
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json web/.npmrc
+	npm --prefix web ci --no-audit --no-fund
+	@touch $@
 else
 web:
+
+.PHONY: web-test
+web-test:
+	@echo "make web-test: npm is missing: install Node 20 or newer to test the web app" >&2
+	@[ "$${CI:-}" != true ]
 endif
 
 .PHONY: test
@@ -77,8 +89,9 @@ fuzz: ## fuzz every decoder for FUZZTIME each
 
 .PHONY: clean
 clean: ## remove what was built; data and the real engines stay
-	rm -rf bin
+	rm -rf bin web/node_modules
+	find internal/console/dist -mindepth 1 -not -name .gitkeep -delete
 
 .PHONY: help
 help: ## show this
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

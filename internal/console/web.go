@@ -5,7 +5,7 @@ import (
 	"html/template"
 	"io/fs"
 	"net/http"
-	"path"
+	"net/url"
 	"strings"
 
 	"muster/internal/ops"
@@ -62,8 +62,11 @@ func (s *Web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.claim(w, code)
 		return
 	}
-	if s.files != nil {
-		s.application(w, r)
+	if root := s.root(); r.URL.Path == strings.TrimSuffix(root, "/") {
+		http.Redirect(w, r, root, http.StatusFound) // what the page loads lies below its own folder
+		return
+	}
+	if s.files != nil && s.application(w, r) {
 		return
 	}
 	if r.URL.Path != "/" {
@@ -83,16 +86,22 @@ func (s *Web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// application serves the built files; unknown paths are the application's own
-// and get its index, except for assets, whose absence is an error.
-func (s *Web) application(w http.ResponseWriter, r *http.Request) {
-	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
-	if info, err := fs.Stat(s.files, name); err != nil || info.IsDir() {
-		if strings.HasPrefix(name, "assets/") {
-			http.NotFound(w, r)
-			return
-		}
+// root is the path of the public URL, with a slash at its end.
+func (s *Web) root() string {
+	if u, err := url.Parse(s.cfg.PublicURL); err == nil && u.Path != "" {
+		return u.Path
+	}
+	return "/"
+}
+
+// application serves a built file and reports whether there is one.
+func (s *Web) application(w http.ResponseWriter, r *http.Request) bool {
+	name := strings.TrimPrefix(r.URL.Path, "/")
+	if name == "" {
 		name = "index.html"
+	}
+	if info, err := fs.Stat(s.files, name); err != nil || info.IsDir() {
+		return false
 	}
 	if strings.HasPrefix(name, "assets/") {
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // their names carry a hash
@@ -100,6 +109,7 @@ func (s *Web) application(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache")
 	}
 	http.ServeFileFS(w, r, s.files, name)
+	return true
 }
 
 // claim tells the person who followed cscli's link what to do. It does not say

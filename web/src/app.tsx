@@ -1,4 +1,4 @@
-import { Anchor, Container, Group, Stack, Text, Title } from "@mantine/core";
+import { Anchor, Code, Container, Group, Stack, Text, Title } from "@mantine/core";
 import classes from "./app.module.css";
 import { Connect } from "./connect";
 import { ServerState } from "./state";
@@ -32,7 +32,7 @@ export function App({ base }: { base: URL }) {
 						</Anchor>
 					</Group>
 					<Text size="sm" c="dimmed" mt="xs">
-						Everything else is done on the server's command line: muster admin --help.
+						Everything else is done on the server's command line: <Code>muster admin --help</Code>
 					</Text>
 				</footer>
 			</Stack>

@@ -1,5 +1,5 @@
 import { Button, VisuallyHidden } from "@mantine/core";
-import { useEffect, useRef, useState } from "react";
+import { Fragment, useEffect, useRef, useState } from "react";
 import classes from "./command.module.css";
 
 type Outcome = "copied" | "selected";
@@ -49,7 +49,15 @@ export function Command({ children: text }: { children: string }) {
 	};
 	return (
 		<div className={classes.command}>
-			<code ref={shown}>{text}</code>
+			<code ref={shown}>
+				{text.split(" ").map((word, i) => (
+					// biome-ignore lint/suspicious/noArrayIndexKey: the words of a command stay in place
+					<Fragment key={i}>
+						{i > 0 && " "}
+						<span>{word}</span>
+					</Fragment>
+				))}
+			</code>
 			<Button size="compact-sm" variant="default" onClick={onClick} aria-label={`Copy ${text}`}>
 				{outcome === "copied" ? "Copied" : outcome === "selected" ? "Press Ctrl+C" : "Copy"}
 			</Button>

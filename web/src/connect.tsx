@@ -34,13 +34,16 @@ export function Connect({ base }: { base: URL }) {
 						<Command>sudo systemctl restart crowdsec</Command>
 					</li>
 				</ol>
-				<Title order={3} size="h5">
-					An engine that already points here
-				</Title>
-				<Text>
-					If its <Code>online_api_credentials.yaml</Code> names this server, enrolling it is enough.
-				</Text>
-				<Command>cscli console enroll KEY</Command>
+				<Stack gap="xs" mt="sm">
+					<Title order={3} size="h5">
+						An engine that already points here
+					</Title>
+					<Text>
+						If its <Code>online_api_credentials.yaml</Code> names this server, enrolling it is
+						enough.
+					</Text>
+					<Command>cscli console enroll KEY</Command>
+				</Stack>
 			</Stack>
 		</Paper>
 	);

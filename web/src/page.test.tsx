@@ -138,9 +138,12 @@ describe("the state of the server", () => {
 	test("is asked for at once by the button, and then in step again", async () => {
 		const asked = serverThat("refuses", says(ready));
 		await open();
-		fireEvent.click(state().getByRole("button", { name: "Ask again now" }));
+		const button = state().getByRole("button", { name: "Ask now" });
+		fireEvent.click(button);
+		expect(button.textContent).toBe("Asking…");
 		await pass(0);
 		expect(announced()).toMatch(/^Ready/);
+		expect(button.textContent).toBe("Ask now");
 		await pass(refreshInterval);
 		expect(asked).toHaveBeenCalledTimes(3);
 	});
@@ -169,7 +172,8 @@ describe("connecting an engine", () => {
 
 	test("the join command names the page's own address", async () => {
 		await open("https://example.test/muster/");
-		expect(screen.getByText(join)).toBeTruthy();
+		const command = screen.getByRole("button", { name: `Copy ${join}` }).parentElement;
+		expect(command?.querySelector("code")?.textContent).toBe(join);
 		expect(screen.queryByText(/this machine only/)).toBeNull();
 	});
 

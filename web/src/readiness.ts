@@ -74,9 +74,16 @@ async function ask(base: URL, signal: AbortSignal): Promise<Readiness> {
 	return { kind: "stranger", httpStatus };
 }
 
-/** Follows the state of the server at base; the function asks again at once. */
-export function useReadiness(base: URL): [Readiness, () => void] {
+/** Follows the state of the server at base. */
+export function useReadiness(base: URL): {
+	readiness: Readiness;
+	/** A question is under way. */
+	asking: boolean;
+	/** Asks at once, and then at the usual interval. */
+	askNow: () => void;
+} {
 	const [readiness, setReadiness] = useState<Readiness>({ kind: "loading" });
+	const [asking, setAsking] = useState(true);
 	const [round, setRound] = useState(0);
 	const href = base.href;
 
@@ -85,12 +92,14 @@ export function useReadiness(base: URL): [Readiness, () => void] {
 		const leave = new AbortController();
 		let timer: ReturnType<typeof setTimeout>;
 		const askAndRepeat = async () => {
+			setAsking(true);
 			try {
 				setReadiness(await ask(new URL(href), leave.signal));
 			} catch {
 				return; // the page went away
 			}
 			if (!leave.signal.aborted) {
+				setAsking(false);
 				timer = setTimeout(askAndRepeat, refreshInterval);
 			}
 		};
@@ -101,9 +110,6 @@ export function useReadiness(base: URL): [Readiness, () => void] {
 		};
 	}, [href, round]);
 
-	const again = useCallback(() => {
-		setReadiness({ kind: "loading" });
-		setRound((n) => n + 1);
-	}, []);
-	return [readiness, again];
+	const askNow = useCallback(() => setRound((n) => n + 1), []);
+	return { readiness, asking, askNow };
 }

@@ -19,7 +19,7 @@ const checkWords: Record<Check["status"], { tone: Tone; word: string }> = {
 
 /** The state of the server at base, refreshed every 10 seconds. */
 export function ServerState({ base }: { base: URL }) {
-	const [readiness, again] = useReadiness(base);
+	const { readiness, asking, askNow } = useReadiness(base);
 	return (
 		<Paper component="section" aria-labelledby="state" withBorder p="lg">
 			<Stack gap="md">
@@ -31,14 +31,14 @@ export function ServerState({ base }: { base: URL }) {
 					<Headline readiness={readiness} />
 				</div>
 				{readiness.kind === "report" && <Checks checks={readiness.report.checks} />}
-				{(readiness.kind === "silent" || readiness.kind === "stranger") && (
-					<Button variant="default" onClick={again} className={classes.again}>
-						Ask again now
+				<Group justify="space-between">
+					<Text size="sm" c="dimmed">
+						Asked every 10 seconds.
+					</Text>
+					<Button size="compact-sm" variant="default" onClick={askNow}>
+						{asking ? "Asking…" : "Ask now"}
 					</Button>
-				)}
-				<Text size="sm" c="dimmed">
-					Refreshed every 10 seconds.
-				</Text>
+				</Group>
 			</Stack>
 		</Paper>
 	);
@@ -101,7 +101,11 @@ function Checks({ checks }: { checks: Check[] }) {
 							<Text>
 								<span className={classes.name}>{check.name}</span> {word.toLowerCase()}
 							</Text>
-							{check.reason && <Text size="sm">{check.reason}</Text>}
+							{check.reason && (
+								<Text size="sm" className={classes.reason}>
+									{check.reason}
+								</Text>
+							)}
 							<Text size="sm" c="dimmed">
 								since <Since at={check.since} />
 							</Text>

@@ -14,7 +14,6 @@ import "@mantine/core/styles/Text.css";
 import "@mantine/core/styles/Title.css";
 import "@mantine/core/styles/Anchor.css";
 import "@mantine/core/styles/Code.css";
-import "@mantine/core/styles/ThemeIcon.css";
 import "./theme.css";
 
 import { createTheme, type MantineColorsTuple } from "@mantine/core";
