@@ -123,8 +123,9 @@ func appendDetail(b []byte, s *wire.Signal) []byte {
 	return append(b, '}')
 }
 
-// maxRemovals bounds one call; engines send 50.
-const maxRemovals = 10_000
+// maxRemovals bounds one call, each of whose uuids is looked for in all that the
+// machine reported; engines send 50.
+const maxRemovals = 1000
 
 // decisionsDelete answers POST /decisions/delete: an operator removed these
 // decisions on the engine, so they must not go on protecting its fleet.
