@@ -257,7 +257,30 @@ func decode(r *http.Request, v any) error {
 	if err := dec.Decode(v); err != nil {
 		return muster.Errorf(muster.Invalid, "expected a JSON object: %w", err)
 	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return muster.Errorf(muster.Invalid, "expected the body to end after the JSON object, got more at byte %d", dec.InputOffset())
+	}
 	return nil
+}
+
+// maxTTL is 100 years in seconds; a time.Duration holds 292.
+const maxTTL = 100 * 365 * 24 * 60 * 60
+
+// lifetime reads a ttl_seconds; 0 = for ever.
+func lifetime(seconds int64) (time.Duration, error) {
+	if seconds < 0 || seconds > maxTTL {
+		return 0, muster.Errorf(muster.Invalid, "ttl_seconds: expected 1 to %d, or 0 for no end, got %d", maxTTL, seconds)
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// endOf returns when something with a lifetime that begins at start ends; zero =
+// never.
+func endOf(start time.Time, ttl time.Duration) time.Time {
+	if ttl == 0 {
+		return time.Time{}
+	}
+	return start.Add(ttl)
 }
 
 func clip(s string) string {

@@ -144,13 +144,17 @@ func (a *API) createKey(r *http.Request) (any, error) {
 	if err := decode(r, &q); err != nil {
 		return nil, err
 	}
+	ttl, err := lifetime(q.TTLSeconds)
+	if err != nil {
+		return nil, err
+	}
 	org, err := a.organisation(r, q.Organisation)
 	if err != nil {
 		return nil, err
 	}
 	text, key, err := a.cfg.Machines.CreateKey(r.Context(), enroll.KeyRequest{
 		Organisation: org, Tags: q.Tags, AutoAccept: q.AutoAccept,
-		MaxUses: q.MaxUses, TTL: time.Duration(q.TTLSeconds) * time.Second,
+		MaxUses: q.MaxUses, TTL: ttl,
 	})
 	if err != nil {
 		return nil, err

@@ -52,6 +52,10 @@ func (a *API) allow(r *http.Request) (any, error) {
 	if len(q.Values) == 0 {
 		return nil, muster.Errorf(muster.Invalid, "values: expected at least one address or range")
 	}
+	ttl, err := lifetime(q.TTLSeconds)
+	if err != nil {
+		return nil, err
+	}
 	now := a.cfg.Now().UTC()
 	var entries []muster.AllowEntry
 	for _, v := range q.Values {
@@ -59,11 +63,7 @@ func (a *API) allow(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := muster.AllowEntry{Source: source, Reason: q.Reason, CreatedAt: now}
-		if q.TTLSeconds > 0 {
-			e.ExpiresAt = now.Add(time.Duration(q.TTLSeconds) * time.Second)
-		}
-		entries = append(entries, e)
+		entries = append(entries, muster.AllowEntry{Source: source, Reason: q.Reason, CreatedAt: now, ExpiresAt: endOf(now, ttl)})
 	}
 	if err := a.cfg.Store.PutAllowEntries(r.Context(), entries); err != nil {
 		return nil, err
@@ -284,6 +284,10 @@ func (a *API) createToken(r *http.Request) (any, error) {
 	if err := decode(r, &q); err != nil {
 		return nil, err
 	}
+	ttl, err := lifetime(q.TTLSeconds)
+	if err != nil {
+		return nil, err
+	}
 	if q.User == "" {
 		q.User = FirstUser
 	}
@@ -296,10 +300,8 @@ func (a *API) createToken(r *http.Request) (any, error) {
 		return nil, err
 	}
 	text := tokenPrefix + strings.ToLower(rand.Text()) // 130 bits
-	t := muster.APIToken{ID: id.String(), Hash: hashToken(text), User: u.ID, Name: clip(q.Name), CreatedAt: a.cfg.Now().UTC()}
-	if q.TTLSeconds > 0 {
-		t.ExpiresAt = t.CreatedAt.Add(time.Duration(q.TTLSeconds) * time.Second)
-	}
+	now := a.cfg.Now().UTC()
+	t := muster.APIToken{ID: id.String(), Hash: hashToken(text), User: u.ID, Name: clip(q.Name), CreatedAt: now, ExpiresAt: endOf(now, ttl)}
 	if err := a.cfg.Store.CreateAPIToken(r.Context(), t); err != nil {
 		return nil, err
 	}

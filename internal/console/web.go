@@ -58,7 +58,7 @@ func (s *Web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.notice(w, http.StatusMethodNotAllowed, notice{Title: "Not here", Paragraphs: []string{"This page can only be read."}})
 		return
 	}
-	if code, ok := strings.CutPrefix(r.URL.Path, "/enroll/"); ok && code != "" && !strings.Contains(code, "/") {
+	if code, ok := strings.CutPrefix(r.URL.Path, "/enroll/"); ok && isCode(code) {
 		s.claim(w, code)
 		return
 	}
@@ -112,13 +112,24 @@ func (s *Web) application(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
+// isCode reports whether text has the form of a claim's code. Any other must not
+// be shown as a part of a command: a link could have people run what it says.
+func isCode(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') {
+			return false
+		}
+	}
+	return text != "" && len(text) <= 64
+}
+
 // claim tells the person who followed cscli's link what to do. It does not say
 // whether the code exists: only an administrator can redeem it.
 func (s *Web) claim(w http.ResponseWriter, code string) {
 	s.notice(w, http.StatusOK, notice{
 		Title:      "An engine asks to join",
 		Paragraphs: []string{"An administrator of this server accepts it with the command below, within an hour of when the engine asked."},
-		Commands:   []string{"muster admin machine claim " + clip(code)},
+		Commands:   []string{"muster admin machine claim " + code},
 	})
 }
 

@@ -31,7 +31,12 @@ func TestWeb(t *testing.T) {
 		"path out of the folder":      {path: "/../web.go", status: 404, body: "No such page"},
 		"prefix without its slash":    {path: "/deep/muster", status: 302, location: "/deep/muster/"},
 		"claim":                       {path: "/enroll/abc", status: 200, body: "muster admin machine claim abc"},
-		"claim is escaped":            {path: "/enroll/<b>", status: 200, body: "claim &lt;b&gt;"},
+		"claim of HTML":               {path: "/enroll/<b>", status: 404, body: "No such page"},
+		"claim of a command":          {path: "/enroll/abc;reboot", status: 404, body: "No such page"},
+		"claim of two words":          {path: "/enroll/abc --org x", status: 404, body: "No such page"},
+		"claim without a code":        {path: "/enroll/", status: 404, body: "No such page"},
+		"claim below a claim":         {path: "/enroll/abc/def", status: 404, body: "No such page"},
+		"endless claim":               {path: "/enroll/" + strings.Repeat("a", 65), status: 404, body: "No such page"},
 		"only read":                   {method: "POST", path: "/", status: 405, body: "only be read"},
 		"plain page":                  {path: "/", plain: true, status: 200, body: "muster join " + public + " --key KEY"},
 		"plain page names the remedy": {path: "/", plain: true, status: 200, body: "make build"},
@@ -60,9 +65,26 @@ func TestWeb(t *testing.T) {
 					t.Errorf("%s is %q, want %q", header, got, want)
 				}
 			}
-			if !strings.Contains(w.Header().Get("Content-Security-Policy"), "default-src 'self'") {
-				t.Error("without a content security policy")
+			for header, want := range map[string]string{
+				"Content-Security-Policy": "default-src 'self'", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
+			} {
+				if got := w.Header().Get(header); !strings.Contains(got, want) {
+					t.Errorf("%s is %q, want %q in it", header, got, want)
+				}
+			}
+			if test.status == 405 && w.Header().Get("Allow") != "GET, HEAD" {
+				t.Errorf("Allow is %q", w.Header().Get("Allow"))
 			}
 		})
+	}
+}
+
+func TestPlainPageEscapes(t *testing.T) {
+	web := NewWeb(Config{PublicURL: `https://example.test/"><script>/`, Version: "<i>1"})
+	web.files = nil
+	w := httptest.NewRecorder()
+	web.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if page := w.Body.String(); strings.Contains(page, "<script>") || strings.Contains(page, "<i>") || !strings.Contains(page, "&lt;script&gt;") {
+		t.Errorf("not escaped: %s", page)
 	}
 }
