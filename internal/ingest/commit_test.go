@@ -247,41 +247,45 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestShutdownCommitsWhatWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan struct{})
-		log := &fakeLog{enter: func(int) error { <-gate; return nil }}
-		c := newCommitter(log)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- c.Run(ctx) }()
-		writing := commit(t.Context(), c, "a", 1)
-		synctest.Wait()
-		waiting := commit(t.Context(), c, "b", 1)
-		synctest.Wait()
-		cancel()
-		synctest.Wait()
-		if len(ended) != 0 {
-			t.Fatal("Run ended while a batch waited")
+	for range 20 { // the end and the waiting batch are seen in either order
+		synctest.Test(t, shutdownCommitsWhatWaits)
+	}
+}
+
+func shutdownCommitsWhatWaits(t *testing.T) {
+	gate := make(chan struct{})
+	log := &fakeLog{enter: func(int) error { <-gate; return nil }}
+	c := newCommitter(log)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	writing := commit(t.Context(), c, "a", 1)
+	synctest.Wait()
+	waiting := commit(t.Context(), c, "b", 1)
+	synctest.Wait()
+	cancel()
+	synctest.Wait()
+	if len(ended) != 0 {
+		t.Fatal("Run ended while a batch waited")
+	}
+	gate <- struct{}{}
+	gate <- struct{}{}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for _, out := range []<-chan error{writing, waiting} {
+		if err := <-out; err != nil {
+			t.Error(err)
 		}
-		gate <- struct{}{}
-		gate <- struct{}{}
-		if err := <-ended; err != nil {
-			t.Fatal(err)
-		}
-		for _, out := range []<-chan error{writing, waiting} {
-			if err := <-out; err != nil {
-				t.Error(err)
-			}
-		}
-		err := <-commit(t.Context(), c, "late", 1)
-		var e *muster.Error
-		if !errors.Is(err, muster.Unavailable) || !errors.As(err, &e) || e.RetryAfter <= 0 {
-			t.Errorf("after the end: got %v, want code unavailable and a time to wait", err)
-		}
-		if got := len(log.signals(t)); got != 2 {
-			t.Errorf("%d signals are in the log, want 2", got)
-		}
-	})
+	}
+	err := <-commit(t.Context(), c, "late", 1)
+	var e *muster.Error
+	if !errors.Is(err, muster.Unavailable) || !errors.As(err, &e) || e.RetryAfter <= 0 {
+		t.Errorf("after the end: got %v, want code unavailable and a time to wait", err)
+	}
+	if got := len(log.signals(t)); got != 2 {
+		t.Errorf("%d signals are in the log, want 2", got)
+	}
 }
 
 func TestACancelledContextStopsTheWaitNotTheWrite(t *testing.T) {

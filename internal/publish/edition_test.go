@@ -283,6 +283,18 @@ func TestCoalescing(t *testing.T) {
 	}
 }
 
+// Either list alone makes a new edition for a fleet's machines.
+func TestAFleetsEditionFollowsBothLists(t *testing.T) {
+	r := newRig()
+	for i, a := range []muster.Audience{"A", network, "A", network} {
+		r.judge(t, a, fmt.Sprintf("35.188.49.%d", i), "x", 72, true)
+		r.read(t)
+		if got := r.Edition("A", V3, false).Entries; got != i+1 {
+			t.Errorf("after a change of the list of %q: %d entries, want %d", a, got, i+1)
+		}
+	}
+}
+
 func TestEditionsAreBounded(t *testing.T) {
 	r := newRig()
 	for i := range maxEditions + 50 {

@@ -181,7 +181,7 @@ func (p *Publisher) apply(v muster.Verdict) {
 		a.listed[v.Source] = listing{v.Scenario, v.Until}
 		delete(a.withdrawn, v.Source)
 	case v.Until.After(p.cfg.Now()):
-		if _, known := a.withdrawn[v.Source]; known && !was {
+		if _, known := a.withdrawn[v.Source]; known {
 			return
 		}
 		delete(a.listed, v.Source)
