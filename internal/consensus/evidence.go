@@ -120,11 +120,11 @@ func count(ts []Tally, scenario string) []Tally {
 	return ts
 }
 
-// Forget removes what machine said: it was blocked, or left. It reports
-// whether there was anything to remove.
-func (ev *Evidence) Forget(machine string) bool {
+// Forget removes the voices that gone picks: their machines were blocked, or
+// left. It reports whether there was anything to remove.
+func (ev *Evidence) Forget(gone func(Voice) bool) bool {
 	n := len(ev.Voices)
-	ev.Voices = slices.DeleteFunc(ev.Voices, func(v Voice) bool { return v.Machine == machine })
+	ev.Voices = slices.DeleteFunc(ev.Voices, gone)
 	return len(ev.Voices) < n
 }
 

@@ -86,6 +86,8 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 		expired  = now.Add(-q.Expiry).UnixMicro()
 		machines int
 		orgs     = make([]string, 0, MaxVoices)
+		ever     int // machines whose reports counted at any time, and their organisations
+		everOrgs = make([]string, 0, MaxVoices)
 		last     int64 // last counted report
 		fleets   = make([]fleet, 0, MaxVoices)
 	)
@@ -93,17 +95,20 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 		last = max(last, v.Counted)
 		if v.Counted > window {
 			machines++
-			if !slices.Contains(orgs, v.Organisation) {
-				orgs = append(orgs, v.Organisation)
-			}
+			orgs = addDistinct(orgs, v.Organisation)
+		}
+		if v.Counted > 0 {
+			ever++
+			everOrgs = addDistinct(everOrgs, v.Organisation)
 		}
 		if v.Fleet > expired && v.Organisation != "" {
 			fleets = addToFleet(fleets, v)
 		}
 	}
-	// A listing that has lapsed needs a quorum again, even when nobody came by to
-	// end it; the end that was told may be up to granularity too early.
-	standing := slices.ContainsFunc(ev.Standing, func(st Standing) bool {
+	// A listing that stands goes on with any report, as long as those who made it
+	// still count. One that has lapsed needs a quorum again, even when nobody came
+	// by to end it; the end that was told may be up to granularity too early.
+	standing := ever >= q.Machines && len(everOrgs) >= q.Organisations && slices.ContainsFunc(ev.Standing, func(st Standing) bool {
 		return st.Audience == muster.Network && now.UnixMicro() <= st.Until+granularity.Microseconds()
 	})
 	var wanted []muster.Verdict
@@ -124,6 +129,13 @@ func (q Quorum) listings(ev Evidence, never string, now time.Time) []muster.Verd
 	}
 	slices.SortFunc(wanted, func(a, b muster.Verdict) int { return cmp.Compare(a.Audience, b.Audience) })
 	return wanted
+}
+
+func addDistinct(list []string, s string) []string {
+	if slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
 }
 
 // fleet is what one organisation's machines told each other.

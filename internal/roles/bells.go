@@ -112,7 +112,7 @@ func (n *node) listen(context.Context) error {
 }
 
 // machineChanged reads a machine again, and takes back what it said when it no
-// longer counts.
+// longer counts, or as a member of an organisation that it has left.
 func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 	if all {
 		id = ""
@@ -120,11 +120,14 @@ func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 	if err := n.machines.Refresh(ctx, id); err != nil {
 		n.log.Warn("a changed machine could not be read; the next full comparison finds it", ops.KeyMachine, id, ops.KeyError, err)
 	}
-	// A machine that was never active has said nothing that counted.
-	if m, ok := n.machines.Machine(id); id == "" || ok && (m.State == muster.Active || m.EnrolledAt.IsZero()) {
+	if id == "" {
 		return
 	}
-	if err := n.worker.Forget(ctx, id); err != nil && ctx.Err() == nil {
+	member := "" // of no organisation, unless it is active
+	if m, ok := n.machines.Machine(id); ok && m.State == muster.Active {
+		member = m.Organisation
+	}
+	if err := n.worker.Forget(ctx, id, member); err != nil && ctx.Err() == nil {
 		n.log.Error("what a machine reported could not be taken back; a restart does it", ops.KeyMachine, id, ops.KeyError, err)
 	}
 }

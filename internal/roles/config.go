@@ -99,14 +99,16 @@ type TokensConfig struct {
 
 // LimitsConfig is the section limits.
 type LimitsConfig struct {
-	// Largest request body as sent, compressed or not.
+	// Largest request body as sent, compressed or not. Clients that show no token
+	// (registration, login) may send 1 MiB at most.
 	Body Size `yaml:"body" range:"64KiB..1GiB"`
 	// Largest request body after decompression.
 	Decoded Size `yaml:"decoded" range:"64KiB..1GiB"`
 	// Most signals in one request.
 	Signals int `yaml:"signals" range:"1..1000000"`
 	// Memory for all request bodies that are being decoded at one time; more wait, or
-	// are told to come back. It must hold at least one body of limits.decoded.
+	// are told to come back. It must hold at least one body of limits.decoded. Clients
+	// without a token have a quarter as much for themselves.
 	InFlight Size `yaml:"inflight" range:"1MiB..64GiB"`
 	// How long a request may take to be read and answered, long polls aside.
 	RequestTimeout time.Duration `yaml:"request_timeout" range:"1s..10m"`

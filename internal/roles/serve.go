@@ -166,7 +166,7 @@ func (n *node) build(ctx context.Context) (err error) {
 			Machines: cfg.Publish.Watchers, Organisations: cfg.Publish.Organisations,
 			Window: cfg.Publish.Window, Expiry: cfg.Publish.Expiry,
 		},
-		Active: n.isActive, Changed: func() { n.bells.ring(bellVerdicts, "") },
+		Member: n.isMember, Changed: func() { n.bells.ring(bellVerdicts, "") },
 		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	n.orders = orders.New(orders.Config{
@@ -217,10 +217,10 @@ func readHub(path string) (*policy.Hub, error) {
 	return hub, nil
 }
 
-// isActive reports whether a machine's word counts.
-func (n *node) isActive(id string) bool {
+// isMember reports whether a machine's word as a member of organisation counts.
+func (n *node) isMember(id, organisation string) bool {
 	m, ok := n.machines.Machine(id)
-	return ok && m.State == muster.Active
+	return ok && m.State == muster.Active && m.Organisation == organisation
 }
 
 // openReader follows the partitions that this node owns: all of them, while

@@ -41,10 +41,13 @@ func (c *change) of(w *Worker, source muster.Source) consensus.Evidence {
 }
 
 func (w *Worker) fold(ch *change, s *muster.Signal) {
-	if !s.Source.IsValid() || s.Flags&(muster.Counts|muster.Fleet) == 0 || !w.cfg.Active(s.Machine) {
+	if !s.Source.IsValid() || s.Flags&(muster.Counts|muster.Fleet) == 0 || !w.cfg.Member(s.Machine, s.Organisation) {
 		return
 	}
-	s.Machine, s.Organisation, s.Scenario = w.intern(s.Machine), w.intern(s.Organisation), w.intern(s.Scenario)
+	s.Machine, s.Organisation = w.intern(s.Machine), w.intern(s.Organisation)
+	if len(w.names) < w.maxNames { // senders invent scenarios, machines and organisations they cannot
+		s.Scenario = w.intern(s.Scenario)
+	}
 	ch.evidence[s.Source] = consensus.Fold(ch.of(w, s.Source), s)
 	ch.heard[s.Source] = s.Received
 }

@@ -3,9 +3,11 @@ package tally
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"muster"
+	"muster/internal/consensus"
 	"muster/internal/policy"
 )
 
@@ -20,12 +22,21 @@ func (w *Worker) do(ctx context.Context, f func(ctx context.Context) error) erro
 	}
 }
 
-// Forget drops everything that machine said: it was blocked, or has left.
-func (w *Worker) Forget(ctx context.Context, machine string) error {
+// Forget drops what machine said as a member of any organisation but one ("" =
+// of all): it was blocked, released, or has moved.
+func (w *Worker) Forget(ctx context.Context, machine, but string) error {
 	return w.do(ctx, func(ctx context.Context) error {
+		if _, spoke := w.names[machine]; !spoke {
+			return nil
+		}
 		ch := w.newChange(0)
+		gone := func(v consensus.Voice) bool {
+			return v.Machine == machine && (but == "" || v.Organisation != but)
+		}
 		for source, ev := range w.evidence {
-			if ev = ev.Clone(); ev.Forget(machine) {
+			if slices.ContainsFunc(ev.Voices, gone) {
+				ev = ev.Clone()
+				ev.Forget(gone)
 				ch.evidence[source] = ev
 			}
 		}
@@ -48,17 +59,14 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 	if err != nil {
 		return err
 	}
-	quoted := make([][]byte, len(r.Decisions)) // whole words of the JSON that a report's detail is
-	for i, uuid := range r.Decisions {
-		quoted[i] = []byte(`"` + uuid + `"`)
+	deleted := make(map[string]bool, len(r.Decisions))
+	for _, uuid := range r.Decisions {
+		deleted[uuid] = true
 	}
 	var sources []muster.Source
 	for _, s := range reports {
-		for _, uuid := range quoted {
-			if s.Flags&muster.Fleet != 0 && bytes.Contains(s.Detail, uuid) {
-				sources = append(sources, s.Source)
-				break
-			}
+		if s.Flags&muster.Fleet != 0 && names(s.Detail, deleted) {
+			sources = append(sources, s.Source)
 		}
 	}
 	if len(sources) == 0 {
@@ -92,4 +100,26 @@ func (w *Worker) SetAllowlist(ctx context.Context, a *policy.Allowlist) error {
 		}
 		return w.rejudge(ctx, sources)
 	})
+}
+
+// names reports whether one of the strings in a report's JSON is in set. Each is
+// looked up once, however many there are in the set.
+func names(detail []byte, set map[string]bool) bool {
+	for {
+		start := bytes.IndexByte(detail, '"')
+		if start < 0 {
+			return false
+		}
+		detail = detail[start+1:]
+		end := bytes.IndexByte(detail, '"')
+		if end < 0 {
+			return false
+		}
+		if set[string(detail[:end])] {
+			return true
+		}
+		// The closing quote may open the next string when an escaped one came
+		// before: looking from it again finds every string.
+		detail = detail[end:]
+	}
 }

@@ -368,7 +368,7 @@ func quorum(t testing.TB, address string, hours float64) []*muster.Signal {
 func config(l *ledger, s *stream, change ...func(*Config)) Config {
 	cfg := Config{
 		Open: s.open, Ledger: l, Judge: rule, Partition: partitionOf,
-		Active: func(string) bool { return true }, Changed: func() {},
+		Member: func(string, string) bool { return true }, Changed: func() {},
 		Now: func() time.Time { return start }, Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {

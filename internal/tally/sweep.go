@@ -12,6 +12,7 @@ import (
 // for so long that nothing about them can matter.
 func (w *Worker) sweep(ctx context.Context) error {
 	now := w.cfg.Now()
+	w.forgetNames()
 	var lapsed []muster.Source
 	for source, ev := range w.evidence {
 		if w.lapsed(source, ev, now) {

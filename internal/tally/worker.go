@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -73,9 +74,10 @@ type Config struct {
 	Judge     Judge
 	Partition func(muster.Source) uint8
 	Allowlist *policy.Allowlist // in force from the start; nil = empty
-	// Active reports whether a machine's word counts; asked once for every voice
-	// at start, because a machine may have been blocked while nobody ran.
-	Active func(machine string) bool
+	// Member reports whether a machine is an active member of an organisation, so
+	// that its word as one counts; asked once for every voice at start, because a
+	// machine may have been blocked while nobody ran.
+	Member func(machine, organisation string) bool
 	// Changed is called after verdicts changed durably; it must not block.
 	Changed    func()
 	Now        func() time.Time
@@ -92,7 +94,8 @@ type Worker struct {
 	ready    chan struct{} // closed when evidence is loaded
 
 	evidence  map[muster.Source]consensus.Evidence
-	names     map[string]string // one copy of every machine and organisation id
+	names     map[string]string // one copy of every machine, organisation and scenario
+	maxNames  int               // at which unused ones are looked for
 	positions [muster.Partitions]uint64
 	passed    uint64 // every entry at or below it is applied, whatever its partition
 	allow     *policy.Allowlist
@@ -113,6 +116,9 @@ type command struct {
 	done chan error
 }
 
+// minNames is how many ids are kept at least before unused ones are looked for.
+const minNames = 1 << 18
+
 // entriesPerCommit bounds one transaction; records hold a few to a few hundred
 // signals each.
 const entriesPerCommit = 2048
@@ -128,6 +134,7 @@ func New(cfg Config) *Worker {
 		ready:    make(chan struct{}),
 		evidence: make(map[muster.Source]consensus.Evidence),
 		names:    make(map[string]string),
+		maxNames: minNames,
 		allow:    cfg.Allowlist,
 		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "muster_tally_signals_total", Help: "Signals taken from the log, by outcome (new, duplicate).",
@@ -247,13 +254,8 @@ func (w *Worker) load(ctx context.Context) error {
 			v := &ev.Voices[i]
 			v.Machine, v.Organisation = w.intern(v.Machine), w.intern(v.Organisation)
 		}
-		before := len(ev.Voices)
-		for _, v := range ev.Clone().Voices {
-			if !w.cfg.Active(v.Machine) {
-				ev.Forget(v.Machine)
-			}
-		}
-		if len(ev.Voices) < before || len(ev.Standing) > 0 && w.never(row.Source) != "" {
+		gone := ev.Forget(func(v consensus.Voice) bool { return !w.cfg.Member(v.Machine, v.Organisation) })
+		if gone || len(ev.Standing) > 0 && w.never(row.Source) != "" {
 			again = append(again, row.Source)
 		}
 		w.evidence[row.Source] = ev
@@ -368,17 +370,34 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 	return nil
 }
 
-// intern keeps one copy of an id, so that a million voices of a thousand
-// machines do not hold a million strings. The table is bounded: when it
-// overflows it starts anew, which costs memory only.
+// intern keeps one copy of a name, so that a million voices of a thousand
+// machines do not hold a million strings. Every machine with a voice is in the
+// table; sweep takes out what no evidence names any more.
 func (w *Worker) intern(s string) string {
 	if c, ok := w.names[s]; ok {
 		return c
 	}
-	if len(w.names) >= 1<<18 {
-		clear(w.names)
-	}
-	c := string(append([]byte(nil), s...))
+	c := strings.Clone(s)
 	w.names[c] = c
 	return c
+}
+
+// forgetNames keeps the names that evidence holds, when there are many others.
+// No change may be under way, because its names are not in the evidence yet.
+func (w *Worker) forgetNames() {
+	if len(w.names) < w.maxNames {
+		return
+	}
+	clear(w.names)
+	keep := func(s string) { w.names[s] = s }
+	for _, ev := range w.evidence {
+		for _, v := range ev.Voices {
+			keep(v.Machine)
+			keep(v.Organisation)
+		}
+		for _, t := range ev.Scenarios {
+			keep(t.Scenario)
+		}
+	}
+	w.maxNames = max(minNames, 2*len(w.names))
 }

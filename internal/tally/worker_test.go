@@ -60,7 +60,7 @@ func (r *rig) run(change ...func(*Config)) {
 	r.t.Helper()
 	cfg := config(r.ledger, r.log, func(c *Config) {
 		c.Now = time.Now
-		c.Active = func(machine string) bool {
+		c.Member = func(machine, _ string) bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return !r.blocked[machine]
@@ -331,21 +331,20 @@ func TestForget(t *testing.T) {
 		r.report(quorum(t, address, 0)...)
 		r.report(said(t, "a1", other, 0, counts|fleet), said(t, "a2", "35.188.49.178", 0, fleet), said(t, "a1", "35.188.49.178", 0, fleet))
 		r.wantListed("before", address, "35.188.49.178 for A", other+" for A")
-		if err := r.Forget(t.Context(), "a1"); err != nil {
+		if err := r.Forget(t.Context(), "a1", ""); err != nil {
 			t.Fatal(err)
 		}
-		// The network's stands: two of its voices are left, and a listing that
-		// stands needs no quorum.
-		r.wantListed("without a1", address, "35.188.49.178 for A")
+		// Two machines are no quorum: the network's listing goes with a1's word.
+		r.wantListed("without a1", "35.188.49.178 for A")
 		if v := r.verdict("A", other); v.Listed || !strings.Contains(v.Reasons.Rule, "no longer count") {
 			t.Errorf("got %+v, want a withdrawal with its reason", v)
 		}
 		commits, told := r.ledger.committed(), len(r.ledger.changes())
-		if err := r.Forget(t.Context(), "a1"); err != nil || r.ledger.committed() != commits || len(r.ledger.changes()) != told {
+		if err := r.Forget(t.Context(), "a1", ""); err != nil || r.ledger.committed() != commits || len(r.ledger.changes()) != told {
 			t.Errorf("a second time: %v, %d more commits", err, r.ledger.committed()-commits)
 		}
 		for _, m := range []string{"a2", "b1"} {
-			if err := r.Forget(t.Context(), m); err != nil {
+			if err := r.Forget(t.Context(), m, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -365,12 +364,12 @@ func TestForgetFailsWithTheLedger(t *testing.T) {
 		r.run()
 		r.report(said(t, "a1", address, 0, fleet))
 		r.ledger.setFault(func() fault { return undone })
-		if err := r.Forget(t.Context(), "a1"); !errors.Is(err, errAway) {
+		if err := r.Forget(t.Context(), "a1", ""); !errors.Is(err, errAway) {
 			t.Errorf("got %v", err)
 		}
 		r.ledger.setFault(nil)
 		r.wantListed("after a failure", address+" for A")
-		if err := r.Forget(t.Context(), "a1"); err != nil {
+		if err := r.Forget(t.Context(), "a1", ""); err != nil {
 			t.Error(err)
 		}
 		r.wantListed("after a success")
@@ -609,6 +608,7 @@ func TestABacklogIsJudgedAtItsTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.log.report(quorum(t, address, 0)...)
 		r.log.report(said(t, "a1", address, 30, counts)) // the quorum of the window is long gone
+		r.log.report(said(t, "a1", other, 31, counts))
 		r.wait(48 * time.Hour)
 		var at []time.Time
 		r.run(func(c *Config) { c.Judge = judged{rule, &at} })
@@ -617,7 +617,7 @@ func TestABacklogIsJudgedAtItsTime(t *testing.T) {
 		if !v.Since.Equal(start) || !v.Until.Equal(start.Add(102*time.Hour)) || !v.Changed.Equal(start.Add(48*time.Hour)) {
 			t.Errorf("since %s, until %s, changed %s", v.Since, v.Until, v.Changed)
 		}
-		if diff := cmp.Diff([]time.Time{start, start, start, start.Add(30 * time.Hour)}, at); diff != "" {
+		if diff := cmp.Diff([]time.Time{start, start, start, start.Add(30 * time.Hour), start.Add(31 * time.Hour)}, at); diff != "" {
 			t.Errorf("judged at (-want +got):\n%s", diff)
 		}
 		if r.changed != 1 || len(r.ledger.changes()) != 1 {
@@ -632,7 +632,7 @@ func TestCommandsEndWithTheirContext(t *testing.T) {
 		r.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := r.Forget(ctx, "a1"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Forget(ctx, "a1", ""); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v from a worker that does not run", err)
 		}
 	})
