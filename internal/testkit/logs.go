@@ -2,13 +2,14 @@ package testkit
 
 import (
 	"fmt"
-	"muster"
 	"net/netip"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"muster"
 )
 
 var (

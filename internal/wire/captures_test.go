@@ -67,18 +67,30 @@ type signalFacts struct {
 
 var signalCaptures = map[string]signalFacts{
 	"146-04-signals.http": {3, 0, 0, "crowdsecurity/ssh-bf_user-enum", "certified", "", "", "Ip", "192.0.2.77", "2026-11-20T21:51:31.77001751Z"},
-	"178-07-signals-certified-and-manual.http": {4, 4, 4, "manual 'ban' from '3d1219c7c4c5404aaa1f6d2a48adfda40HFJYEfp4dfsxc6D'", "manual", "cscli",
-		"6a2de377-afe1-4f1a-80b6-176f5ea770ef", "Country", "XX", "2026-11-20T21:05:21Z"},
-	"178-07-signals-papi-ack.http": {1, 2, 1, "from console", "custom", "papi",
-		"37021169-1d2d-490b-8740-e86df89aa8e8", "Ip", "192.0.2.20", "2026-11-20T21:06:06Z"},
-	"178-07-signals-import-3000-decisions-TRIMMED.http": {1, 2, 1, "import imp.csv: 3000 IPs", "custom", "cscli",
-		"76081d9c-0f5e-400f-8841-b6ea884d2f8d", "", "", "2026-11-20T21:35:17Z"},
-	"php-04-signals.http": {1, 1, 1, "acme/http-bf", "manual", "",
-		"3bcc6417-2006-4df9-b7f0-274c931739c3", "ip", "192.0.2.9", "2026-11-20T21:47:58.515565Z"},
-	"php-07-signals-file_get_contents.http": {1, 1, 1, "acme/http-bf", "manual", "",
-		"438252de-8abb-43dc-958a-453ae43a7e5e", "ip", "192.0.2.9", "2026-11-20T21:47:58.676667Z"},
-	"py-03-signals.http": {1, 1, 1, "crowdsec/ssh-bf", "manual", "",
-		"213503f1-4a08-4f8b-938d-6092f036f001", "ip", "192.0.2.1", "2024-02-19T12:12:21Z"},
+	"178-07-signals-certified-and-manual.http": {
+		4, 4, 4, "manual 'ban' from '3d1219c7c4c5404aaa1f6d2a48adfda40HFJYEfp4dfsxc6D'", "manual", "cscli",
+		"6a2de377-afe1-4f1a-80b6-176f5ea770ef", "Country", "XX", "2026-11-20T21:05:21Z",
+	},
+	"178-07-signals-papi-ack.http": {
+		1, 2, 1, "from console", "custom", "papi",
+		"37021169-1d2d-490b-8740-e86df89aa8e8", "Ip", "192.0.2.20", "2026-11-20T21:06:06Z",
+	},
+	"178-07-signals-import-3000-decisions-TRIMMED.http": {
+		1, 2, 1, "import imp.csv: 3000 IPs", "custom", "cscli",
+		"76081d9c-0f5e-400f-8841-b6ea884d2f8d", "", "", "2026-11-20T21:35:17Z",
+	},
+	"php-04-signals.http": {
+		1, 1, 1, "acme/http-bf", "manual", "",
+		"3bcc6417-2006-4df9-b7f0-274c931739c3", "ip", "192.0.2.9", "2026-11-20T21:47:58.515565Z",
+	},
+	"php-07-signals-file_get_contents.http": {
+		1, 1, 1, "acme/http-bf", "manual", "",
+		"438252de-8abb-43dc-958a-453ae43a7e5e", "ip", "192.0.2.9", "2026-11-20T21:47:58.676667Z",
+	},
+	"py-03-signals.http": {
+		1, 1, 1, "crowdsec/ssh-bf", "manual", "",
+		"213503f1-4a08-4f8b-938d-6092f036f001", "ip", "192.0.2.1", "2024-02-19T12:12:21Z",
+	},
 }
 
 func TestRecordedSignals(t *testing.T) {
@@ -94,8 +106,10 @@ func TestRecordedSignals(t *testing.T) {
 				t.Fatalf("%d items, problems %v", len(got.Items), got.Bad)
 			}
 			last := got.Items[len(got.Items)-1]
-			facts := signalFacts{items: len(got.Items), scenario: last.Scenario, trust: last.ScenarioTrust, kind: last.Kind,
-				uuid: last.UUID, scope: last.Source.Scope, value: last.Source.Value, stop: last.StopAt.Format(time.RFC3339Nano)}
+			facts := signalFacts{
+				items: len(got.Items), scenario: last.Scenario, trust: last.ScenarioTrust, kind: last.Kind,
+				uuid: last.UUID, scope: last.Source.Scope, value: last.Source.Value, stop: last.StopAt.Format(time.RFC3339Nano),
+			}
 			for _, s := range got.Items {
 				facts.decisions += s.DecisionCount
 				if s.Ban {

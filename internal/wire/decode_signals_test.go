@@ -35,28 +35,46 @@ func TestDecodeSignalsTolerates(t *testing.T) {
 		{"nulls inside", `[{"source":{"scope":null,"value":null,"ip":null,"range":null,"cn":null,"as_name":null,
 			"as_number":null},"decisions":[null],"context":[]}]`, Signal{}},
 		{"unknown fields", `[{"sent":false,"alert_id":1,"labels":{"a":[1,2.5e-3,{"b":null}]},"uuid":"u"}]`, Signal{UUID: "u"}},
-		{"the last of duplicate keys", `[{"uuid":"a","source":{"scope":"ip","value":"x"},"uuid":"b","source":{"value":"y"}}]`,
-			Signal{UUID: "b", Source: SignalSource{Value: "y"}}},
+		{
+			"the last of duplicate keys", `[{"uuid":"a","source":{"scope":"ip","value":"x"},"uuid":"b","source":{"value":"y"}}]`,
+			Signal{UUID: "b", Source: SignalSource{Value: "y"}},
+		},
 		{"a null after a value", `[{"uuid":"a","uuid":null}]`, Signal{}},
-		{"decisions given twice", `[{"decisions":[{"type":"ban"}],"decisions":[{"type":"captcha"}]}]`,
-			Signal{Decisions: []byte(`[{"type":"captcha"}]`), DecisionCount: 1, First: []Decision{{Type: "captcha"}}}},
+		{
+			"decisions given twice", `[{"decisions":[{"type":"ban"}],"decisions":[{"type":"captcha"}]}]`,
+			Signal{Decisions: []byte(`[{"type":"captcha"}]`), DecisionCount: 1, First: []Decision{{Type: "captcha"}}},
+		},
 		{"escaped keys", `[{"\u0075uid":"u"}]`, Signal{UUID: "u"}},
-		{"escapes", `[{"message":"a\"b\\c\/d\b\f\n\r\t\u0041\u00e9\ud83d\ude00\ud83d\ud83dx"}]`,
-			Signal{Message: "a\"b\\c/d\b\f\n\r\tAé😀\uFFFD\uFFFDx"}},
-		{"bytes that are no UTF-8", "[{\"message\":\"a\xffb\xc3\",\"context\":[\"\xfe\"]}]",
-			Signal{Message: "a\uFFFDb\uFFFD", Context: []byte("[\"\uFFFD\"]")}},
+		{
+			"escapes", `[{"message":"a\"b\\c\/d\b\f\n\r\t\u0041\u00e9\ud83d\ude00\ud83d\ud83dx"}]`,
+			Signal{Message: "a\"b\\c/d\b\f\n\r\tAé😀\uFFFD\uFFFDx"},
+		},
+		{
+			"bytes that are no UTF-8", "[{\"message\":\"a\xffb\xc3\",\"context\":[\"\xfe\"]}]",
+			Signal{Message: "a\uFFFDb\uFFFD", Context: []byte("[\"\uFFFD\"]")},
+		},
 		{"AS numbers as number", `[{"source":{"as_number":64500}}]`, Signal{Source: SignalSource{ASNumber: 64500}}},
 		{"AS numbers as AS", `[{"source":{"as_number":"AS64500"}}]`, Signal{Source: SignalSource{ASNumber: 64500}}},
-		{"AS numbers that are none", `[{"source":{"as_number":"4294967296"}},{"source":{"as_number":-1}},{"source":{"as_number":"x"}},{"source":{"as_number":1.5}}]`,
-			Signal{}},
+		{
+			"AS numbers that are none", `[{"source":{"as_number":"4294967296"}},{"source":{"as_number":-1}},{"source":{"as_number":"x"}},{"source":{"as_number":1.5}}]`,
+			Signal{},
+		},
 		{"unreadable times", `[{"created_at":"soon","start_at":"","stop_at":"2026-11-19T08:00:00+0000"}]`, Signal{StopAt: now}},
 		{"white space", " [ {\t\"uuid\" :\r\n\"u\" , \"decisions\" : [ ] } ]\n", Signal{UUID: "u"}},
-		{"a simulated ban", `[{"decisions":[{"type":"ban","simulated":true},{"type":"captcha"}]}]`,
-			Signal{Decisions: []byte(`[{"type":"ban","simulated":true},{"type":"captcha"}]`), DecisionCount: 2,
-				First: []Decision{{Type: "ban", Simulated: true}, {Type: "captcha"}}}},
-		{"a ban", `[{"decisions":[{"type":"captcha"},{"type":"Ban","simulated":null}]}]`,
-			Signal{Decisions: []byte(`[{"type":"captcha"},{"type":"Ban","simulated":null}]`), DecisionCount: 2, Ban: true,
-				First: []Decision{{Type: "captcha"}, {Type: "Ban"}}}},
+		{
+			"a simulated ban", `[{"decisions":[{"type":"ban","simulated":true},{"type":"captcha"}]}]`,
+			Signal{
+				Decisions: []byte(`[{"type":"ban","simulated":true},{"type":"captcha"}]`), DecisionCount: 2,
+				First: []Decision{{Type: "ban", Simulated: true}, {Type: "captcha"}},
+			},
+		},
+		{
+			"a ban", `[{"decisions":[{"type":"captcha"},{"type":"Ban","simulated":null}]}]`,
+			Signal{
+				Decisions: []byte(`[{"type":"captcha"},{"type":"Ban","simulated":null}]`), DecisionCount: 2, Ban: true,
+				First: []Decision{{Type: "captcha"}, {Type: "Ban"}},
+			},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			seen := 0

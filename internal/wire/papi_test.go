@@ -18,12 +18,18 @@ const orderID = "01939d2c-6b7a-7c3e-9f10-3f2a5b6c7d8e"
 
 func sampleAlert() AlertAdd {
 	return AlertAdd{UUID: "37021169-1d2d-490b-8740-e86df89aa8e8", CreatedAt: at, Decisions: []AlertDecision{
-		{UUID: "cae71587-68a2-4039-a075-6ed42d8f5cd2", Scenario: "blocked by jane", Type: "ban", Scope: "ip",
-			Value: Value{Source: source("23.1.2.3")}, Duration: 4*time.Hour + time.Millisecond},
-		{UUID: "cae71587-68a2-4039-a075-6ed42d8f5cd3", Scenario: "blocked by jane", Type: "captcha", Scope: "RANGE",
-			Value: Value{Text: "2a00:1::/32"}, Duration: 90 * time.Minute},
-		{UUID: "cae71587-68a2-4039-a075-6ed42d8f5cd4", Scenario: "blocked by jane", Type: "ban", Scope: "Country",
-			Value: Value{Text: "XX"}, Duration: time.Hour},
+		{
+			UUID: "cae71587-68a2-4039-a075-6ed42d8f5cd2", Scenario: "blocked by jane", Type: "ban", Scope: "ip",
+			Value: Value{Source: source("23.1.2.3")}, Duration: 4*time.Hour + time.Millisecond,
+		},
+		{
+			UUID: "cae71587-68a2-4039-a075-6ed42d8f5cd3", Scenario: "blocked by jane", Type: "captcha", Scope: "RANGE",
+			Value: Value{Text: "2a00:1::/32"}, Duration: 90 * time.Minute,
+		},
+		{
+			UUID: "cae71587-68a2-4039-a075-6ed42d8f5cd4", Scenario: "blocked by jane", Type: "ban", Scope: "Country",
+			Value: Value{Text: "XX"}, Duration: time.Hour,
+		},
 	}}
 }
 

@@ -31,8 +31,10 @@ func TestDecodeRequests(t *testing.T) {
 		{"login without scenarios", login, `{"machine_id":"m","password":"p"}`, Login{"m", "p", nil}},
 		{"login with an empty list", login, `{"machine_id":"m","password":"p","scenarios":[]}`, Login{"m", "p", nil}},
 		{"login with null scenarios", login, `{"machine_id":"m","password":"p","scenarios":null}`, Login{"m", "p", nil}},
-		{"enrol", enrol, `{"attachment_key":"k","name":"n","tags":["a","b c",""],"overwrite":true,"autoenroll":false}`,
-			Enrol{AttachmentKey: "k", Name: "n", Tags: []string{"a", "b c"}, Overwrite: true}},
+		{
+			"enrol", enrol, `{"attachment_key":"k","name":"n","tags":["a","b c",""],"overwrite":true,"autoenroll":false}`,
+			Enrol{AttachmentKey: "k", Name: "n", Tags: []string{"a", "b c"}, Overwrite: true},
+		},
 		{"enrol quickly", enrol, `{"name":"","tags":null,"overwrite":null,"autoenroll":true}`, Enrol{AutoEnroll: true}},
 		{"delete", deletes, `["u1","",null]`, []string{"u1"}},
 		{"delete nothing", deletes, `[]`, []string(nil)},

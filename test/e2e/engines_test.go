@@ -4,7 +4,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"muster/internal/testkit"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"muster/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
