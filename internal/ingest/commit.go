@@ -16,7 +16,8 @@ import (
 type Log interface {
 	// Append returns nil only when every record is on disk. After an error some
 	// records may or may not be there: ids make a second try harmless. It is
-	// called by one goroutine at a time.
+	// called by one goroutine at a time and must not keep the records' data,
+	// which is used again.
 	Append(ctx context.Context, records []muster.Record) error
 }
 

@@ -409,3 +409,21 @@ func TestEditionHitAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Allowed is asked when an edition is built, so an edition that was built before
+// the allowlist changed must not be served again.
+func TestInvalidate(t *testing.T) {
+	r := newRig()
+	r.judge(t, network, "35.188.49.1", "x", 72.9, true)
+	r.judge(t, network, "35.188.49.2", "x", 72.9, true)
+	r.read(t)
+	r.wantSent(t, "before", "", []string{"35.188.49.1 72h x", "35.188.49.2 72h x"}, nil)
+	source, err := muster.ParseSource("35.188.49.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.allowed[source] = true
+	r.Invalidate()
+	r.clock.advance(coalesce)
+	r.wantSent(t, "after the allowlist changed", "", []string{"35.188.49.2 72h x"}, nil)
+}

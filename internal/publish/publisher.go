@@ -221,6 +221,15 @@ func (p *Publisher) prune() {
 	}
 }
 
+// Invalidate makes every edition be built anew: what Allowed says has changed.
+func (p *Publisher) Invalidate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.audiences {
+		a.version++
+	}
+}
+
 // Count returns how many sources an audience has listed.
 func (p *Publisher) Count(a muster.Audience) int {
 	p.mu.RLock()

@@ -29,6 +29,8 @@ func (l ledger) EachEvidence(ctx context.Context, fn func(muster.EvidenceRow) er
 	return l.db.EachEvidence(ctx, fn)
 }
 
+func (l ledger) LastVerdict(ctx context.Context) (time.Time, error) { return l.db.LastVerdict(ctx) }
+
 func (l ledger) Commit(ctx context.Context, fn func(tally.Tx) error) error {
 	err := l.db.Tally(ctx, func(tx *store.TallyTx) error { return fn(ledgerTx{tx}) })
 	if errors.Is(err, store.ErrFenced) {

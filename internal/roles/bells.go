@@ -162,6 +162,7 @@ func (n *node) withdraw(ctx context.Context) {
 func (n *node) allowlistChanged(ctx context.Context) {
 	err := n.allow.load(ctx)
 	if err == nil {
+		n.publisher.Invalidate()
 		err = n.worker.SetAllowlist(ctx, n.allow.current())
 	}
 	if err != nil && ctx.Err() == nil {

@@ -77,3 +77,11 @@ const deleteLapsedVerdicts = `DELETE FROM verdicts WHERE (part, source, audience
 func (db *DB) PruneVerdicts(ctx context.Context, before time.Time, limit int) (int, error) {
 	return db.prune(ctx, limit, deleteLapsedVerdicts, micros(before), false)
 }
+
+// LastVerdict returns when the latest verdict was made, zero when there is none:
+// the end of the changelog that VerdictsChanged reads.
+func (db *DB) LastVerdict(ctx context.Context) (time.Time, error) {
+	return one(ctx, db.reader, "verdict", func(rows *sql.Rows) (t time.Time, err error) {
+		return t, rows.Scan((*timeColumn)(&t))
+	}, `SELECT COALESCE(MAX(changed), 0) FROM verdicts`)
+}

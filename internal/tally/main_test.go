@@ -102,6 +102,17 @@ func (l *ledger) EachEvidence(_ context.Context, fn func(muster.EvidenceRow) err
 	return nil
 }
 
+func (l *ledger) LastVerdict(context.Context) (last time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, v := range l.state.verdicts {
+		if v.Changed.After(last) {
+			last = v.Changed
+		}
+	}
+	return last, nil
+}
+
 func (l *ledger) Commit(_ context.Context, fn func(Tx) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

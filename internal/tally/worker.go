@@ -46,6 +46,8 @@ type Reader interface {
 type Ledger interface {
 	Positions(ctx context.Context) ([muster.Partitions]uint64, error)
 	EachEvidence(ctx context.Context, fn func(muster.EvidenceRow) error) error
+	// LastVerdict returns the latest stamp of the changelog, zero when it is empty.
+	LastVerdict(ctx context.Context) (time.Time, error)
 	// Commit runs fn in one transaction that is durable when it returns nil.
 	Commit(ctx context.Context, fn func(Tx) error) error
 	// Reports returns an organisation's stored signals of one machine since a
@@ -243,6 +245,9 @@ func (w *Worker) load(ctx context.Context) error {
 	}
 	for _, pos := range w.positions {
 		w.applied.Store(max(w.applied.Load(), pos))
+	}
+	if w.stamped, err = w.cfg.Ledger.LastVerdict(ctx); err != nil {
+		return fmt.Errorf("reading the end of the changelog: %w", err)
 	}
 	var again []muster.Source // what the machines and the allowlist of today judge otherwise
 	err = w.cfg.Ledger.EachEvidence(ctx, func(row muster.EvidenceRow) error {

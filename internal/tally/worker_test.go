@@ -578,6 +578,11 @@ func TestStampsOnlyGrow(t *testing.T) {
 		r.run(func(c *Config) { c.Now = func() time.Time { return time.Now().Add(-back) } })
 		for i := range 20 {
 			back = time.Duration(i%3) * time.Hour
+			if i == 10 { // the clock is set back while nobody runs
+				r.stop()
+				back = 2 * time.Hour
+				r.run(func(c *Config) { c.Now = func() time.Time { return time.Now().Add(-back) } })
+			}
 			r.report(said(t, "a1", "35.188.49."+string(rune('1'+i%9)), float64(2*i), fleet))
 		}
 		if len(r.ledger.changes()) < 15 {

@@ -269,6 +269,7 @@ func testVerdicts(t *testing.T, db *store.DB) {
 }
 
 func testVerdictsChanged(t *testing.T, db *store.DB) {
+	equal(t, "the end of an empty changelog", must(db.LastVerdict(t.Context()))(t), time.Time{})
 	ctx := t.Context()
 	const n = 100
 	for i := range n {
@@ -302,6 +303,7 @@ func testVerdictsChanged(t *testing.T, db *store.DB) {
 	changed := muster.Verdict{Source: numbered(0), Changed: at(1000), Listed: true}
 	putVerdicts(t, db, 0, changed)
 	equal(t, "a later change", must(db.VerdictsChanged(ctx, at(n), 10))(t), []muster.Verdict{changed})
+	equal(t, "the end of the changelog", must(db.LastVerdict(ctx))(t), at(1000))
 }
 
 func testFencing(t *testing.T, db *store.DB) {
