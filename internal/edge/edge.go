@@ -283,6 +283,16 @@ func (e *Edge) authenticate(r *http.Request) (enroll.Identity, error) {
 	return id, nil
 }
 
+// authenticated finds the machine behind a request and then, for nobody else,
+// reads its body; release must be called when body is no longer looked at.
+func (e *Edge) authenticated(w http.ResponseWriter, r *http.Request) (id enroll.Identity, body []byte, release func(), err error) {
+	if id, err = e.authenticate(r); err != nil {
+		return id, nil, nil, err
+	}
+	body, release, err = e.bodies.read(w, r)
+	return id, body, release, err
+}
+
 // engineVersion reads the version out of "crowdsec/v1.7.8-linux"; other clients
 // have none that means an engine's.
 func engineVersion(r *http.Request) string {

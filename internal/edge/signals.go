@@ -17,11 +17,7 @@ import (
 // well-formed batch is never refused for the items in it, because SDKs would
 // send it again for ever; the answer says what was not taken and why.
 func (e *Edge) signals(w http.ResponseWriter, r *http.Request, version publish.Version) error {
-	id, err := e.authenticate(r)
-	if err != nil {
-		return err
-	}
-	body, release, err := e.bodies.read(w, r)
+	id, body, release, err := e.authenticated(w, r)
 	if err != nil {
 		return err
 	}
@@ -130,11 +126,7 @@ const maxRemovals = 1000
 // decisionsDelete answers POST /decisions/delete: an operator removed these
 // decisions on the engine, so they must not go on protecting its fleet.
 func (e *Edge) decisionsDelete(w http.ResponseWriter, r *http.Request) error {
-	id, err := e.authenticate(r)
-	if err != nil {
-		return err
-	}
-	body, release, err := e.bodies.read(w, r)
+	id, body, release, err := e.authenticated(w, r)
 	if err != nil {
 		return err
 	}
@@ -157,11 +149,7 @@ func (e *Edge) decisionsDelete(w http.ResponseWriter, r *http.Request) error {
 // decisionsSync answers POST /decisions/sync, which the schema has and no
 // engine since 1.4.6 sends: it is checked and has no effect.
 func (e *Edge) decisionsSync(w http.ResponseWriter, r *http.Request) error {
-	id, err := e.authenticate(r)
-	if err != nil {
-		return err
-	}
-	body, release, err := e.bodies.read(w, r)
+	id, body, release, err := e.authenticated(w, r)
 	if err != nil {
 		return err
 	}
@@ -206,11 +194,7 @@ func (e *Edge) usageMetrics(w http.ResponseWriter, r *http.Request) error {
 
 // report keeps a machine's report of a kind.
 func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, decode func([]byte) (version string, err error)) error {
-	id, err := e.authenticate(r)
-	if err != nil {
-		return err
-	}
-	body, release, err := e.bodies.read(w, r)
+	id, body, release, err := e.authenticated(w, r)
 	if err != nil {
 		return err
 	}

@@ -58,11 +58,7 @@ func (e *Edge) login(w http.ResponseWriter, r *http.Request) error {
 // enrol answers POST /watchers/enroll: 201 tells cscli that it worked, 200 that
 // the machine was enrolled before.
 func (e *Edge) enrol(w http.ResponseWriter, r *http.Request) error {
-	id, err := e.authenticate(r)
-	if err != nil {
-		return err
-	}
-	body, release, err := e.bodies.read(w, r)
+	id, body, release, err := e.authenticated(w, r)
 	if err != nil {
 		return err
 	}
