@@ -53,14 +53,19 @@ func (serveCmd) Run(g *globals) error {
 	return roles.Serve(ctx, cfg, thisBuild().Version, log, os.Stdout)
 }
 
-func main() {
-	var c cli
-	parser := kong.Must(&c,
+// newParser reads command lines into c.
+func newParser(c *cli) *kong.Kong {
+	return kong.Must(c,
 		kong.Name("muster"),
 		kong.Description("The open Central API for CrowdSec engines: run your own threat-sharing network."),
 		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
+}
+
+func main() {
+	var c cli
+	parser := newParser(&c)
 	ctx, err := parser.Parse(os.Args[1:])
 	parser.FatalIfErrorf(err)
 	if err := ctx.Run(&c.globals); err != nil {

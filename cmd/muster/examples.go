@@ -1,0 +1,138 @@
+package main
+
+// Every command shows an example in its --help; those of admin and order need
+// no other text.
+
+// Help is shown by --help.
+func (orgCreateCmd) Help() string { return example(`muster admin org create "Customer A" --fleet all`) }
+
+// Help is shown by --help.
+func (orgListCmd) Help() string { return example(`muster admin org list --json`) }
+
+// Help is shown by --help.
+func (orgSetCmd) Help() string {
+	return example(`muster admin org set 01a1fb7c-0e50-7ac2-9f0f-9bb8d21e73b4 --plan COMMUNITY`)
+}
+
+// Help is shown by --help.
+func (keyCreateCmd) Help() string {
+	return example(`muster admin key create --accept --org "Customer A" --uses 5 --ttl 7d --tag web`)
+}
+
+// Help is shown by --help.
+func (keyListCmd) Help() string { return example(`muster admin key list`) }
+
+// Help is shown by --help.
+func (keyRevokeCmd) Help() string {
+	return example(`muster admin key revoke 01a1fb7c-0e50-7ac2-9f0f-9bb8d21e73b4`)
+}
+
+// Help is shown by --help.
+func (machineListCmd) Help() string { return example(`muster admin machine list --state pending`) }
+
+// Help is shown by --help.
+func (machineShowCmd) Help() string { return example(`muster admin machine show web1`) }
+
+// Help is shown by --help.
+func (machineAcceptCmd) Help() string {
+	return example(`muster admin machine accept web1 --org "Customer A"`)
+}
+
+// Help is shown by --help.
+func (machineClaimCmd) Help() string {
+	return example(`muster admin machine claim n7vf3mf34pvil5cv2jgbc3ow6e`)
+}
+
+// Help is shown by --help.
+func (machineBlockCmd) Help() string { return example(`muster admin machine block web1`) }
+
+// Help is shown by --help.
+func (machineUnblockCmd) Help() string { return example(`muster admin machine unblock web1`) }
+
+// Help is shown by --help.
+func (machineReleaseCmd) Help() string { return example(`muster admin machine release web1`) }
+
+// Help is shown by --help.
+func (machineSetCmd) Help() string {
+	return example(`muster admin machine set web1 --name frontend --tag web --tag dmz`)
+}
+
+// Help is shown by --help.
+func (machineRemoveCmd) Help() string { return example(`muster admin machine remove web1`) }
+
+// Help is shown by --help.
+func (alertListCmd) Help() string {
+	return example(`muster admin alert list --source 198.51.100.7 --since 7d`)
+}
+
+// Help is shown by --help.
+func (allowAddCmd) Help() string {
+	return example(`muster admin allow add 198.51.100.0/24 2001:db8::/32 --reason "our office" --ttl 30d`)
+}
+
+// Help is shown by --help.
+func (allowListCmd) Help() string { return example(`muster admin allow list`) }
+
+// Help is shown by --help.
+func (allowRemoveCmd) Help() string { return example(`muster admin allow remove 198.51.100.0/24`) }
+
+// Help is shown by --help.
+func (userCreateCmd) Help() string { return example(`muster admin user create jane < password.txt`) }
+
+// Help is shown by --help.
+func (userListCmd) Help() string { return example(`muster admin user list`) }
+
+// Help is shown by --help.
+func (userPasswordCmd) Help() string { return example(`muster admin user password jane`) }
+
+// Help is shown by --help.
+func (tokenCreateCmd) Help() string { return example(`muster admin token create laptop --ttl 90d`) }
+
+// Help is shown by --help.
+func (tokenListCmd) Help() string { return example(`muster admin token list`) }
+
+// Help is shown by --help.
+func (tokenRevokeCmd) Help() string {
+	return example(`muster admin token revoke 01a1fb7c-0e50-7ac2-9f0f-9bb8d21e73b4`)
+}
+
+// Help is shown by --help.
+func (rotateCmd) Help() string { return example(`muster admin token-key rotate`) }
+
+// Help is shown by --help.
+func (explainCmd) Help() string { return example(`muster admin explain 198.51.100.7`) }
+
+// Help is shown by --help.
+func (statusCmd) Help() string { return example(`muster admin status`) }
+
+// Help is shown by --help.
+func (orderAddCmd) Help() string {
+	return example(`muster order add --machine web1 --ip 198.51.100.7 --duration 4h --reason "blocked by jane"`)
+}
+
+// Help is shown by --help.
+func (orderDeleteCmd) Help() string {
+	return example(`muster order delete --machine web1 --decision 542085a5-41e0-4506-9216-289574094c8d`)
+}
+
+// Help is shown by --help.
+func (orderPullCmd) Help() string { return example(`muster order pull --machine web1`) }
+
+// Help is shown by --help.
+func (orderReauthCmd) Help() string { return example(`muster order reauth --machine web1`) }
+
+// Help is shown by --help.
+func (orderUnblockCmd) Help() string {
+	return example(`muster order unsubscribe-blocklist --machine web1 --name firehol`)
+}
+
+// Help is shown by --help.
+func (orderUnallowCmd) Help() string {
+	return example(`muster order unsubscribe-allowlist --machine web1 --id 7f3c --name office`)
+}
+
+// Help is shown by --help.
+func (orderListCmd) Help() string { return example(`muster order list --machine web1`) }
+
+// example words an example for a command's help.
+func example(line string) string { return "Example:\n  " + line }
