@@ -60,6 +60,9 @@ const (
 	// maxEditions bounds the cache; the least recently used goes first. An
 	// edition of 15,000 addresses takes under 1 MB.
 	maxEditions = 512
+	// maxWithdrawn bounds the deletions in an edition: engines make a database
+	// query of each (protocol.md 3.2).
+	maxWithdrawn = 5_000
 	// coalesce is how long an edition is served although something changed, so
 	// that a busy network does not rebuild it for every pull. A verdict still
 	// reaches the next pull within a second.
@@ -203,6 +206,11 @@ func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Sou
 		return cmp.Or(cmp.Compare(a.scenario, b.scenario), compareSources(a.source, b.source))
 	})
 	slices.SortFunc(withdrawn, compareSources)
+	if len(withdrawn) > maxWithdrawn {
+		p.cfg.Logger.Warn("more addresses were withdrawn than one pull tells; engines hold the others until their ends",
+			"count", len(withdrawn), "told", maxWithdrawn)
+		withdrawn = withdrawn[:maxWithdrawn]
+	}
 	return lines, withdrawn
 }
 

@@ -132,12 +132,20 @@ func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 	}
 }
 
+// lateReports is for how long a report may come after the removal of its
+// decision: engines push both every ten seconds, in no order, and the judge may
+// be behind.
+const lateReports = 3 * time.Minute
+
 // withdraw takes decisions that operators deleted off their fleets' lists. It
 // looks at all removals that can still matter, because doing one twice changes
 // nothing.
 func (n *node) withdraw(ctx context.Context) {
 	const most = 10_000
-	since := n.removed.Add(-time.Minute) // transactions may commit out of the order of their stamps
+	since := n.removed
+	if late := n.now().Add(-lateReports); late.Before(since) {
+		since = late
+	}
 	list, err := n.db.Removals(ctx, since, most)
 	if err != nil {
 		n.log.Error("deleted decisions could not be read", ops.KeyError, err)
@@ -156,6 +164,16 @@ func (n *node) withdraw(ctx context.Context) {
 		}
 		n.removed = r.At
 	}
+}
+
+// withdrawLate looks again at decisions that were deleted a moment ago, for
+// reports that have come since.
+func (n *node) withdrawLate(ctx context.Context) error {
+	list, err := n.db.Removals(ctx, n.now().Add(-lateReports), 1)
+	if err == nil && len(list) > 0 {
+		n.bells.ring(bellRemovals, "")
+	}
+	return err
 }
 
 // allowlistChanged reads the allowlist and judges again what it concerns.

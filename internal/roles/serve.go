@@ -344,6 +344,7 @@ func (n *node) checks() *ops.Health {
 func (n *node) jobs() []ops.Job {
 	const chunk = 5_000 // rows deleted at once, so that others get to write in between
 	return []ops.Job{
+		{Name: "late removals", Interval: lateReports / 3, Log: n.log, Do: n.withdrawLate},
 		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
 			now := n.now()
 			before := now.Add(-n.cfg.Retention.Alerts)
