@@ -71,6 +71,14 @@ var forbidden = []struct {
 		reason: "ops serves every role and knows nothing of what Muster is for",
 	},
 	{
+		from: []string{"internal/peer"}, to: slices.Concat(pure, adapters, services, transports, top, []string{"internal/ops", "modules"}),
+		reason: "peer reads who a client is off the connection: it stands on the standard library and the vocabulary",
+	},
+	{
+		from: slices.Concat(pure, adapters, services), to: []string{"internal/peer"},
+		reason: "who a client is concerns transports alone",
+	},
+	{
 		from: []string{"internal"}, to: top, exceptFrom: []string{"internal/testkit"},
 		reason: "only commands compose roles, and nothing imports commands",
 	},

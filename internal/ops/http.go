@@ -30,6 +30,9 @@ type HTTPConfig struct {
 	// Fail answers a request whose handler panicked before writing anything; nil
 	// answers a plain 500.
 	Fail func(w http.ResponseWriter, r *http.Request, err error)
+	// Peer says which address a client has, for the log; nil takes that of the
+	// connection. Behind a proxy the two differ.
+	Peer func(*http.Request) string
 	Now  func() time.Time // nil is time.Now
 }
 
@@ -59,6 +62,9 @@ func NewHTTP(next http.Handler, cfg HTTPConfig) http.Handler {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Peer == nil {
+		cfg.Peer = func(r *http.Request) string { return r.RemoteAddr }
 	}
 	if cfg.Fail == nil {
 		cfg.Fail = func(w http.ResponseWriter, _ *http.Request, _ error) {
@@ -159,7 +165,7 @@ func (h *httpRecorder) finish(r *http.Request, rec *Record) {
 		slog.Duration(KeyDuration, rec.Duration),
 		slog.Int64(KeyBytesIn, rec.BytesIn),
 		slog.Int64(KeyBytesOut, rec.BytesOut),
-		slog.String(KeyPeer, r.RemoteAddr))
+		slog.String(KeyPeer, h.cfg.Peer(r)))
 	attrs = appendSet(attrs, slog.String(KeyMachine, rec.Machine))
 	attrs = appendSet(attrs, slog.String(KeyOrganisation, rec.Organisation))
 	attrs = appendSet(attrs, slog.String(KeyUser, rec.User))

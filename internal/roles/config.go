@@ -37,6 +37,9 @@ type Config struct {
 	// and counts nowhere.
 	Registration string `yaml:"registration" oneof:"open key closed"`
 
+	// Reverse proxies and balancers in front of Muster, so that it knows who its
+	// clients really are.
+	Proxies ProxiesConfig `yaml:"proxies"`
 	// What is logged, to standard error.
 	Log LogConfig `yaml:"log"`
 	// Prometheus metrics, on a listener of their own.
@@ -61,6 +64,20 @@ type Config struct {
 	Hub HubConfig `yaml:"hub"`
 	// Orders to machines (PAPI).
 	Orders OrdersConfig `yaml:"orders"`
+}
+
+// ProxiesConfig is the section proxies.
+type ProxiesConfig struct {
+	// Addresses and ranges of your proxies. What they say about a client is
+	// believed; nobody else's headers are.
+	Trusted []muster.Source `yaml:"trusted"`
+	// The one header that your proxies maintain. The other is not read: proxies pass
+	// on what they do not maintain as the client wrote it.
+	Header string `yaml:"header" oneof:"x-forwarded-for forwarded"`
+	// The PROXY protocol, versions 1 and 2, from balancers that do not speak HTTP:
+	// required refuses connections without it and from others than proxies.trusted;
+	// optional is for the time of a change.
+	Protocol string `yaml:"protocol" oneof:"off optional required"`
 }
 
 // LogConfig is the section log.
@@ -185,6 +202,7 @@ func DefaultConfig() *Config {
 		Listen:          "127.0.0.1:8600",
 		ShutdownTimeout: 20 * time.Second,
 		Registration:    "open",
+		Proxies:         ProxiesConfig{Header: "x-forwarded-for", Protocol: "off"},
 		Log:             LogConfig{Level: "info", Format: "auto"},
 		Metrics:         MetricsConfig{Listen: "127.0.0.1:8609"},
 		Traces:          TracesConfig{Sample: 1},

@@ -30,6 +30,11 @@ func validate(c *Config, fail func(path string, err error)) {
 			fail("metrics.listen", fmt.Errorf("is the same address as listen, %s: expected another port, or \"\" for no metrics", c.Listen))
 		}
 	}
+	if _, err := c.Proxies.trust(); err != nil {
+		fail("proxies.trusted", err)
+	} else if len(c.Proxies.Trusted) == 0 && c.Proxies.Protocol != "off" {
+		fail("proxies.protocol", fmt.Errorf("is %s: expected the balancers that speak it in proxies.trusted, or off", c.Proxies.Protocol))
+	}
 	if c.PublicURL != "" {
 		normal, err := normalURL(c.PublicURL)
 		check("public_url", err)

@@ -65,12 +65,12 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"limits.poll": "10s", "limits.polls": "7", "ingest.max_age": "1d", "ingest.max_future": "1s", "ingest.linger": "10ms",
 		"ingest.queue": "1GiB", "stream.max_age": "7d", "stream.max_bytes": "1TiB", "retention.alerts": "365d", "publish.watchers": "9",
 		"publish.organisations": "1", "publish.window": "1h", "publish.expiry": "2d", "publish.allowlist": "1.2.3.4,2001:db8::/32",
-		"hub.index": "/hub/.index.json", "orders.keep": "1h",
+		"hub.index": "/hub/.index.json", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
 	}
 	settings, _ := settingsOf(DefaultConfig())
 	for _, s := range settings {
-		if s.path == "bus" {
-			continue // takes nothing but its default
+		if s.path == "bus" || s.path == "proxies.protocol" {
+			continue // the one takes nothing but its default, the other nothing else without proxies.trusted
 		}
 		value, ok := other[s.path]
 		if !ok {
@@ -283,7 +283,7 @@ func TestDefaultsAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	got.Publish.Allowlist = DefaultConfig().Publish.Allowlist // [] reads as an empty list
+	got.Publish.Allowlist, got.Proxies.Trusted = nil, nil // [] reads as an empty list
 	if diff := cmp.Diff(DefaultConfig(), got, equal); diff != "" {
 		t.Error(diff)
 	}

@@ -23,6 +23,7 @@ import (
 	"muster/internal/ingest"
 	"muster/internal/ops"
 	"muster/internal/orders"
+	"muster/internal/peer"
 	"muster/internal/policy"
 	"muster/internal/publish"
 	"muster/internal/store"
@@ -82,6 +83,7 @@ type node struct {
 
 	listener, admin, debug net.Listener // debug is nil when metrics.listen is empty
 	public                 string       // base URL, ends in "/"
+	trust                  peer.Trust   // whose word about a client is believed
 
 	first   *firstSecrets // set at the first start
 	removed time.Time     // up to when deleted decisions have been seen to; the bell's own goroutine's
@@ -94,6 +96,12 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.public = n.cfg.BaseURL(n.listener.Addr().String())
+	if n.trust, err = n.cfg.Proxies.trust(); err != nil {
+		return err
+	}
+	if n.listener, err = n.cfg.Proxies.behindProxies(n.listener, n.trust, n.registry); err != nil {
+		return err
+	}
 	if n.admin, err = listenSocket(ctx, n.cfg.DataDir); err != nil {
 		return err
 	}
@@ -262,7 +270,7 @@ func (n *node) run(ctx context.Context) error {
 		ops.NewServer(ops.ServerConfig{
 			Name: "edge and console", Listener: n.listener, Log: n.log, StopTimeout: n.cfg.ShutdownTimeout,
 			Handler: n.traces.Wrap(ops.NewHTTP(n.edge(api), ops.HTTPConfig{
-				Log: n.log, Metrics: n.registry, Name: "edge", Timeout: n.cfg.Limits.RequestTimeout,
+				Log: n.log, Metrics: n.registry, Name: "edge", Timeout: n.cfg.Limits.RequestTimeout, Peer: peerOf(n.trust),
 			})),
 		}).Service(),
 		ops.Service{Name: "greeting", Start: n.greet},
