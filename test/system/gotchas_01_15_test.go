@@ -16,8 +16,6 @@ import (
 //	 2, 3, 19, 20  blocklist and allowlist downloads: come with the lists; until
 //	               then the links are there and empty (03), and the one list that
 //	               there is obeys 2
-//	13             an engine without papi_url: muster join writes it
-//	               (internal/join)
 //	24             bouncers' endpoint: comes with the integrations; here only that
 //	               an engine's community_pull means what it says
 //	25             the hub mirror
