@@ -238,6 +238,16 @@ func (e *Engine) TryCscli(t testing.TB, args ...string) (string, error) {
 	return runLogged(t, e.Name, e.cscliCommand(args...))
 }
 
+// CscliLog runs cscli and returns what it logged, which goes to stderr.
+func (e *Engine) CscliLog(t testing.TB, args ...string) string {
+	t.Helper()
+	_, log, err := runBoth(t, e.Name, e.cscliCommand(args...))
+	if err != nil {
+		t.Fatalf("%s: cscli %s: %v", e.Name, strings.Join(args, " "), err)
+	}
+	return log
+}
+
 func (e *Engine) cscliCommand(args ...string) *exec.Cmd {
 	cmd := exec.Command(e.cscli, append([]string{"-c", e.Config}, args...)...)
 	cmd.Dir, cmd.Env = e.Dir, e.env

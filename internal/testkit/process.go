@@ -119,6 +119,13 @@ func (w *logWriter) text() string {
 // runLogged runs cmd to its end, logs it, and returns its output.
 func runLogged(t testing.TB, name string, cmd *exec.Cmd) (stdout string, err error) {
 	t.Helper()
+	stdout, _, err = runBoth(t, name, cmd)
+	return stdout, err
+}
+
+// runBoth is runLogged for programs that say what matters on stderr.
+func runBoth(t testing.TB, name string, cmd *exec.Cmd) (stdout, stderr string, err error) {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = 5 * time.Second
@@ -128,7 +135,7 @@ func runLogged(t testing.TB, name string, cmd *exec.Cmd) (stdout string, err err
 	if err != nil {
 		err = errors.Join(err, errors.New(strings.TrimSpace(errs.String())))
 	}
-	return out.String(), err
+	return out.String(), errs.String(), err
 }
 
 // environment is the test's own, without what would lead a program elsewhere.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,8 @@ func TestEngines(t *testing.T) {
 		{"an engine that is not enrolled pulls what is public", notEnrolled},
 		{"cscli console enroll", consoleEnroll},
 		{"a machine that waits for a person counts nowhere", personAccepts},
+		{"an engine without a key is claimed", claimed},
+		{"an order makes an engine log in again", loggedInAgain},
 		{"nothing is lost when Muster is killed", killed},
 		{"muster leave puts the old credentials back", leave},
 	} {
@@ -343,6 +346,42 @@ func personAccepts(n *network, t *testing.T) {
 	expect(t, n.new.Cscli(t, "capi", "status"), "Your instance is enrolled in the console")
 	n.new.Feed(t, testkit.CaddyLog, testkit.AttackLog(t, "caddy-basic-auth-bf.log", uncounted, time.Now()))
 	n.arrives(t, uncounted, "crowdsecurity/http-generic-bf", n.first)
+}
+
+// claimCode is the end of the link that cscli prints.
+var claimCode = regexp.MustCompile(`/enroll/([a-z0-9]+)`)
+
+func claimed(n *network, t *testing.T) {
+	n.muster.Admin(t, "admin", "machine", "release", "new")
+	said := n.new.CscliLog(t, "console", "enroll", "--quick")
+	code := claimCode.FindStringSubmatch(said)
+	if code == nil {
+		t.Fatalf("expected a link of this server, got:\n%s", said)
+	}
+	if status := n.new.Cscli(t, "capi", "status"); strings.Contains(status, "enrolled") {
+		t.Errorf("expected an engine that nobody has claimed yet, got:\n%s", status)
+	}
+	n.muster.Admin(t, "admin", "machine", "claim", code[1], "--org", n.first)
+	expect(t, n.new.Cscli(t, "capi", "status"), "Your instance is enrolled in the console")
+}
+
+func loggedInAgain(n *network, t *testing.T) {
+	login := func() time.Time {
+		var m struct{ Seen struct{ Login time.Time } }
+		n.muster.Query(t, &m, "admin", "machine", "show", "b")
+		return m.Seen.Login
+	}
+	before := login()
+	n.muster.Admin(t, "order", "reauth", "--machine", "b")
+	// The poll that is under way when the order comes has the old token still;
+	// whatever the engine sends next needs a new one.
+	n.muster.Admin(t, "order", "pull", "--machine", "b")
+	testkit.Eventually(t, 60*time.Second, "b logs in again", func() string {
+		if after := login(); after.After(before) {
+			return ""
+		}
+		return "last at " + before.String()
+	})
 }
 
 func killed(n *network, t *testing.T) {
