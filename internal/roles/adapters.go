@@ -105,6 +105,7 @@ type allowlist struct {
 	now   func() time.Time
 
 	compiled atomic.Pointer[policy.Allowlist]
+	ends     atomic.Int64 // when the first of the entries in force ends, Unix microseconds; 0 = none does
 }
 
 // load reads the entries in force.
@@ -113,11 +114,24 @@ func (a *allowlist) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the allowlist: %w", err)
 	}
+	ends := int64(0)
+	for _, e := range entries {
+		if at := e.ExpiresAt; !at.IsZero() && (ends == 0 || at.UnixMicro() < ends) {
+			ends = at.UnixMicro()
+		}
+	}
+	a.ends.Store(ends)
 	for _, s := range a.fixed {
 		entries = append(entries, muster.AllowEntry{Source: s, Reason: "publish.allowlist in the configuration"})
 	}
 	a.compiled.Store(policy.NewAllowlist(entries))
 	return nil
+}
+
+// due reports whether an entry in force has ended since the last load.
+func (a *allowlist) due() bool {
+	ends := a.ends.Load()
+	return ends != 0 && a.now().UnixMicro() >= ends
 }
 
 func (a *allowlist) current() *policy.Allowlist { return a.compiled.Load() }

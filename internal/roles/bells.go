@@ -120,6 +120,12 @@ func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 	if err := n.machines.Refresh(ctx, id); err != nil {
 		n.log.Warn("a changed machine could not be read; the next full comparison finds it", ops.KeyMachine, id, ops.KeyError, err)
 	}
+	if all {
+		// Which machines changed is lost, and one of them may have been blocked.
+		if err := n.worker.ForgetStrangers(ctx); err != nil && ctx.Err() == nil {
+			n.log.Error("what machines reported that no longer count could not be taken back; a restart does it", ops.KeyError, err)
+		}
+	}
 	if id == "" {
 		return
 	}
@@ -178,12 +184,12 @@ func (n *node) withdrawLate(ctx context.Context) error {
 
 // allowlistChanged reads the allowlist and judges again what it concerns.
 func (n *node) allowlistChanged(ctx context.Context) {
-	err := n.allow.load(ctx)
-	if err == nil {
-		n.publisher.Invalidate()
-		err = n.worker.SetAllowlist(ctx, n.allow.current())
+	if err := n.allow.load(ctx); err != nil {
+		n.log.Error("the allowlist could not be read: the one before stays in force until it changes again", ops.KeyError, err)
+		return
 	}
-	if err != nil && ctx.Err() == nil {
-		n.log.Error("the allowlist could not be applied; listed addresses that it names are kept out of every answer all the same", ops.KeyError, err)
+	n.publisher.Invalidate()
+	if err := n.worker.SetAllowlist(ctx, n.allow.current()); err != nil && ctx.Err() == nil {
+		n.log.Error("verdicts could not be brought in line with the allowlist; what it names is kept out of every answer all the same", ops.KeyError, err)
 	}
 }

@@ -352,6 +352,12 @@ func (n *node) checks() *ops.Health {
 func (n *node) jobs() []ops.Job {
 	const chunk = 5_000 // rows deleted at once, so that others get to write in between
 	return []ops.Job{
+		{Name: "allowlist", Interval: 30 * time.Second, Log: n.log, Do: func(context.Context) error {
+			if n.allow.due() {
+				n.bells.ring(bellAllowlist, "")
+			}
+			return nil
+		}},
 		{Name: "late removals", Interval: lateReports / 3, Log: n.log, Do: n.withdrawLate},
 		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
 			now := n.now()

@@ -29,22 +29,35 @@ func (w *Worker) Forget(ctx context.Context, machine, but string) error {
 		if _, spoke := w.names[machine]; !spoke {
 			return nil
 		}
-		ch := w.newChange(0)
-		gone := func(v consensus.Voice) bool {
+		return w.forget(ctx, func(v consensus.Voice) bool {
 			return v.Machine == machine && (but == "" || v.Organisation != but)
-		}
-		for source, ev := range w.evidence {
-			if slices.ContainsFunc(ev.Voices, gone) {
-				ev = ev.Clone()
-				ev.Forget(gone)
-				ch.evidence[source] = ev
-			}
-		}
-		if len(ch.evidence) == 0 {
-			return nil
-		}
-		return w.commitChange(ctx, ch)
+		})
 	})
+}
+
+// ForgetStrangers drops what every machine said that is no active member of the
+// organisation that it spoke for. It asks for every voice, so it is for when
+// nobody knows which machines changed.
+func (w *Worker) ForgetStrangers(ctx context.Context) error {
+	return w.do(ctx, func(ctx context.Context) error {
+		return w.forget(ctx, func(v consensus.Voice) bool { return !w.cfg.Member(v.Machine, v.Organisation) })
+	})
+}
+
+// forget drops the voices that gone picks, and judges again what they spoke of.
+func (w *Worker) forget(ctx context.Context, gone func(consensus.Voice) bool) error {
+	ch := w.newChange(0)
+	for source, ev := range w.evidence {
+		if slices.ContainsFunc(ev.Voices, gone) {
+			ev = ev.Clone()
+			ev.Forget(gone)
+			ch.evidence[source] = ev
+		}
+	}
+	if len(ch.evidence) == 0 {
+		return nil
+	}
+	return w.commitChange(ctx, ch)
 }
 
 // removalScan bounds how many of a machine's stored signals are looked through

@@ -325,6 +325,28 @@ func TestMachinesThatDoNotCount(t *testing.T) {
 	})
 }
 
+// When it is not known which machines changed, all that no longer count are
+// found.
+func TestForgetStrangers(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.run()
+		r.report(quorum(t, address, 0)...)
+		r.report(said(t, "a1", other, 0, fleet))
+		r.wantListed("before", address, other+" for A")
+		if err := r.ForgetStrangers(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.wantListed("while all are members", address, other+" for A")
+		r.mu.Lock()
+		r.blocked["a1"] = true
+		r.mu.Unlock()
+		if err := r.ForgetStrangers(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.wantListed("without a1")
+	})
+}
+
 func TestForget(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.run()
