@@ -25,39 +25,15 @@ type Store interface {
 	// of those in extended that are still stored; and deletes the bans of gone.
 	ChangeBans(ctx context.Context, put, extended []ratelimit.Ban, gone []netip.Prefix, audit ...muster.AuditEntry) error
 
-	// LimitChanges returns the limits that were changed at run time.
-	LimitChanges(ctx context.Context) ([]LimitChange, error)
-	PutLimitChange(ctx context.Context, c LimitChange, audit muster.AuditEntry) error
-	DeleteLimitChange(ctx context.Context, name string, audit muster.AuditEntry) error // code NotFound
+	// ChangedLimits returns the limits that were changed at run time.
+	ChangedLimits(ctx context.Context) ([]ratelimit.Limit, error)
+	PutLimit(ctx context.Context, l ratelimit.Limit, audit muster.AuditEntry) error
+	DeleteLimit(ctx context.Context, name string, audit muster.AuditEntry) error // code NotFound
 
 	// Overrides returns those that have not ended at now.
-	Overrides(ctx context.Context, now time.Time) ([]Override, error)
-	PutOverride(ctx context.Context, o Override, audit muster.AuditEntry) error
+	Overrides(ctx context.Context, now time.Time) ([]ratelimit.Override, error)
+	PutOverride(ctx context.Context, o ratelimit.Override, audit muster.AuditEntry) error
 	DeleteOverride(ctx context.Context, id string, audit muster.AuditEntry) error // code NotFound
-}
-
-// Limit is a limit with where it comes from.
-type Limit struct {
-	ratelimit.Limit
-	Off       bool      // not counted
-	Changed   bool      // at run time, in place of the configuration's, or beside them
-	ChangedAt time.Time // zero unless Changed
-	ChangedBy string
-}
-
-// LimitChange is a limit that was changed at run time.
-type LimitChange struct {
-	Limit ratelimit.Limit
-	Off   bool
-	At    time.Time
-	By    string
-}
-
-// Override is an exception with an id.
-type Override struct {
-	ID        string // UUIDv7
-	CreatedAt time.Time
-	ratelimit.Override
 }
 
 // By says who makes a change, and why.

@@ -65,9 +65,9 @@ type Class struct {
 
 // Counted selects events.
 type Counted struct {
-	Kind     string
-	Sharing  *bool // nil: either
-	Enrolled *bool // nil: either
+	Kind     string `json:"kind"`
+	Sharing  *bool  `json:"sharing,omitempty"`  // nil: either
+	Enrolled *bool  `json:"enrolled,omitempty"` // nil: either
 }
 
 func (c Counted) matches(class Class) bool {
@@ -77,21 +77,25 @@ func (c Counted) matches(class Class) bool {
 // Penalty is what going over a limit costs, beside the refusal of the request
 // itself.
 type Penalty struct {
-	Ban           time.Duration // of the source address; 0: no ban
-	Scope         Scope         // of the ban
-	ExtendOnRetry bool          // each request during the ban starts it again
+	Ban           time.Duration `json:"ban_ns,omitempty"`          // of the source address; 0: no ban
+	Scope         Scope         `json:"scope,omitempty"`           // of the ban
+	ExtendOnRetry bool          `json:"extend_on_retry,omitempty"` // each request during the ban starts it again
 }
 
 // Limit allows Threshold events in any stretch of time as long as Window; the
 // next one is refused and draws the Penalty. Refused events are not counted.
 type Limit struct {
-	Name        string // unique; lower-case letters, digits and dashes
-	Counted     Counted
-	Per         Per
-	Threshold   int           // 1 to MaxThreshold; counted exactly up to ExactThreshold
-	Window      time.Duration // 1 s to 7 days, in whole milliseconds
-	Penalty     Penalty
-	ExemptPlans []muster.Plan
+	Name        string        `json:"name"` // unique; lower-case letters, digits and dashes
+	Counted     Counted       `json:"counted"`
+	Per         Per           `json:"per"`
+	Threshold   int           `json:"threshold"` // 1 to MaxThreshold; counted exactly up to ExactThreshold
+	Window      time.Duration `json:"window_ns"` // 1 s to 7 days, in whole milliseconds
+	Penalty     Penalty       `json:"penalty"`
+	ExemptPlans []muster.Plan `json:"exempt_plans,omitempty"`
+	Off         bool          `json:"off,omitempty"` // not counted
+
+	SetAt time.Time `json:"set_at,omitzero"` // when it was changed at run time; zero: as configured
+	SetBy string    `json:"set_by,omitempty"`
 }
 
 // Bounds of a limit.

@@ -652,3 +652,23 @@ func BenchmarkSpend(b *testing.B) {
 		}
 	})
 }
+
+func TestLimitThatIsOff(t *testing.T) {
+	limits := DefaultLimits()
+	for i := range limits {
+		limits[i].Off = limits[i].Name == "wrong-password"
+	}
+	rules, err := Compile(Policy{Limits: limits, Overrides: []Override{
+		{Machine: "a", Limits: []string{"wrong-password"}, Exempt: true, Reason: "names a limit that is off"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rules.Counts(KindWrongPassword) || !rules.Counts(KindLogin) {
+		t.Errorf("counts wrong passwords %t and logins %t: expected false and true", rules.Counts(KindWrongPassword), rules.Counts(KindLogin))
+	}
+	limits = append(limits, Limit{Name: "wrong-password"})
+	if _, err := Compile(Policy{Limits: limits}); err == nil {
+		t.Error("two limits of one name are taken when the first is off")
+	}
+}

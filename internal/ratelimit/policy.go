@@ -21,17 +21,20 @@ type Policy struct {
 // Override changes limits for one subject: a range of addresses, an
 // organisation or a machine, exactly one of them.
 type Override struct {
-	Addresses    netip.Prefix
-	Organisation string
-	Machine      string
+	ID string `json:"id,omitempty"` // UUIDv7; "" for one of the configuration
 
-	Limits    []string // names; empty: all limits
-	Exempt    bool     // not limited at all, or else
-	Threshold int      // instead of the limit's own
+	Addresses    netip.Prefix `json:"addresses,omitzero"`
+	Organisation string       `json:"organisation,omitempty"`
+	Machine      string       `json:"machine,omitempty"`
 
-	Until  time.Time // zero: for good
-	Reason string    // for whoever reads it later; required
-	By     string    // who decided it
+	Limits    []string `json:"limits,omitempty"`    // names; empty: all limits
+	Exempt    bool     `json:"exempt,omitempty"`    // not limited at all, or else
+	Threshold int      `json:"threshold,omitempty"` // instead of the limit's own
+
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"` // zero: for good
+	Reason string    `json:"reason"`         // for whoever reads it later; required
+	By     string    `json:"by,omitempty"`   // who decided it
 }
 
 // MaxOverrides is how many overrides a policy may hold.
@@ -120,6 +123,9 @@ func Compile(p Policy) (*Rules, error) {
 			continue
 		}
 		names[l.Name] = true
+		if l.Off {
+			continue
+		}
 		l.ExemptPlans = slices.Clone(l.ExemptPlans)
 		rule := &rule{Limit: l, exact: counterID(l, "exact"), coarse: counterID(l, "coarse")}
 		for _, id := range []uint32{rule.exact, rule.coarse} {
@@ -159,6 +165,9 @@ func Compile(p Policy) (*Rules, error) {
 	r.v4, r.v6 = rangesOf(byPrefix, true), rangesOf(byPrefix, false)
 	return r, nil
 }
+
+// Counts reports whether any limit counts events of kind.
+func (r *Rules) Counts(kind string) bool { return len(r.kinds[kind]) > 0 }
 
 // counterID names the counters of a limit by what they can be read with.
 func counterID(l Limit, how string) uint32 {
