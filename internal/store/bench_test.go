@@ -7,12 +7,14 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"muster"
+	"muster/internal/ratelimit"
 	"muster/internal/store"
 )
 
@@ -192,6 +194,94 @@ func BenchmarkTouchMachines(b *testing.B) {
 			touches[i].Seen.Heartbeat = moment
 		}
 		return db.TouchMachines(b.Context(), touches)
+	})
+}
+
+// BenchmarkChangeBans is a flood that ends in bans: so many at once is the most
+// that a server tells the database, here beside all the bans that it can hold.
+func BenchmarkChangeBans(b *testing.B) {
+	const kept, changed = 250_000, 10_000
+	moment := time.Unix(1_800_000_000, 0)
+	bans := func(r *rand.Rand, n int) []ratelimit.Ban {
+		bans := make([]ratelimit.Ban, n)
+		for i := range bans {
+			bans[i] = ratelimit.Ban{
+				Prefix: scattered(r.Uint32N(kept)).Prefix(), Scope: ratelimit.ScopeAll, Limit: "login-not-sharing-not-enrolled",
+				Reason: "more than 20 logins in 50 minutes from one address", Since: moment, Until: moment.Add(time.Hour), Extend: time.Hour,
+			}
+		}
+		return bans
+	}
+	fill := func(b *testing.B) (*store.DB, *rand.Rand) {
+		db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
+		all := bans(r, kept)
+		for i := range all {
+			all[i].Prefix = scattered(uint32(i)).Prefix()
+		}
+		for some := range slices.Chunk(all, changed) {
+			if err := db.ChangeBans(b.Context(), some, nil, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return db, r
+	}
+	b.Run("put first", func(b *testing.B) {
+		db, n := openBench(b), uint32(0)
+		batch := bans(rand.New(rand.NewPCG(1, 2)), changed)
+		measure(b, changed, func() error {
+			for i := range batch {
+				batch[i].Prefix = scattered(n).Prefix()
+				n++
+			}
+			return db.ChangeBans(b.Context(), batch, nil, nil)
+		})
+	})
+	// again makes bans of ranges that are banned, always until a later time: what
+	// is the same is not written.
+	again := func(r *rand.Rand, round int) []ratelimit.Ban {
+		batch := bans(r, changed)
+		for i := range batch {
+			batch[i].Until = batch[i].Until.Add(time.Duration(round) * time.Second)
+		}
+		return batch
+	}
+	for name, change := range map[string]func(db *store.DB, r *rand.Rand, round int) error{
+		"put again": func(db *store.DB, r *rand.Rand, round int) error {
+			return db.ChangeBans(b.Context(), again(r, round), nil, nil)
+		},
+		"extended": func(db *store.DB, r *rand.Rand, round int) error {
+			return db.ChangeBans(b.Context(), nil, again(r, round), nil)
+		},
+		"both": func(db *store.DB, r *rand.Rand, round int) error {
+			return db.ChangeBans(b.Context(), again(r, round), again(r, round+1), nil)
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			db, r := fill(b)
+			round := 0
+			measure(b, changed, func() error {
+				round += 2
+				return change(db, r, round)
+			})
+		})
+	}
+	b.Run("ended", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			db, _ := fill(b)
+			b.StartTimer()
+			if n, err := db.DeleteEndedBans(b.Context(), moment.Add(time.Hour)); n != kept || err != nil {
+				b.Fatal(n, err)
+			}
+		}
+		b.ReportMetric(kept*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	})
+	b.Run("read", func(b *testing.B) {
+		db, _ := fill(b)
+		measure(b, kept, func() error {
+			_, err := db.Bans(b.Context(), moment)
+			return err
+		})
 	})
 }
 

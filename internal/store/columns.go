@@ -3,9 +3,11 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"muster"
+	"muster/internal/ratelimit"
 )
 
 // micros is how times are stored.
@@ -47,6 +49,16 @@ func (c *sourceColumn) Scan(src any) error {
 	return err
 }
 
+// prefixColumn scans prefixKey.
+type prefixColumn netip.Prefix
+
+func (c *prefixColumn) Scan(src any) error {
+	var source muster.Source
+	err := (*sourceColumn)(&source).Scan(src)
+	*c = prefixColumn(source.Prefix())
+	return err
+}
+
 // listColumn scans jsonList; an empty list becomes nil.
 type listColumn []string
 
@@ -62,6 +74,16 @@ func (c *listColumn) Scan(src any) error {
 type reasonsColumn muster.Reasons
 
 func (c *reasonsColumn) Scan(src any) error { return scanJSON(src, (*muster.Reasons)(c)) }
+
+// limitColumn scans the JSON form.
+type limitColumn ratelimit.Limit
+
+func (c *limitColumn) Scan(src any) error { return scanJSON(src, (*ratelimit.Limit)(c)) }
+
+// overrideColumn scans the JSON form.
+type overrideColumn ratelimit.Override
+
+func (c *overrideColumn) Scan(src any) error { return scanJSON(src, (*ratelimit.Override)(c)) }
 
 func scanJSON(src, into any) error {
 	text, ok := src.(string)
@@ -95,3 +117,6 @@ func blob(b []byte) []byte {
 func sourceKey(s muster.Source) []byte {
 	return s.AppendBinary(make([]byte, 0, muster.SourceSize))
 }
+
+// prefixKey is how a range of addresses is stored: masked, v4-mapped unmapped.
+func prefixKey(p netip.Prefix) []byte { return sourceKey(muster.SourceFromPrefix(p)) }

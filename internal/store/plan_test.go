@@ -18,6 +18,7 @@ func TestPlans(t *testing.T) {
 	}
 	defer db.Close()
 	alerts := func(q AlertQuery) string { query, _ := q.sql(); return query }
+	audit := func(q AuditQuery) string { query, _ := q.sql(); return query }
 	since, after := time.Unix(1, 0), AlertCursor{At: time.Unix(2, 0)}
 	for _, tt := range []struct {
 		query, plan string
@@ -53,6 +54,16 @@ SEARCH verdicts USING PRIMARY KEY (part=? AND source=?)`},
 SEARCH verdicts USING INDEX verdicts_by_change (changed>?)`},
 		{selectOrdersAfter, `
 SEARCH orders USING INDEX sqlite_autoindex_orders_2 (machine=? AND issued_at>?)`},
+		{extendBan, `
+SEARCH bans USING PRIMARY KEY (prefix=?)`},
+		{audit(AuditQuery{Action: "ban.", Subject: "s"}), `
+SCAN audit USING INDEX sqlite_autoindex_audit_1`},
+		{audit(AuditQuery{Before: "i"}), `
+SEARCH audit USING INDEX sqlite_autoindex_audit_1 (id<?)`},
+		{deleteOldestAudit, `
+SEARCH audit USING COVERING INDEX sqlite_autoindex_audit_1 (id=?)
+LIST SUBQUERY 1
+SEARCH audit USING INDEX audit_by_time (at<?)`},
 	} {
 		if plan := explainPlan(t, db.reader, tt.query); plan != tt.plan {
 			t.Errorf("%s\nexpected the plan:%s\ngot:%s", tt.query, tt.plan, plan)

@@ -41,6 +41,29 @@ CREATE TABLE api_tokens (
   expires_at INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE audit (
+  id      TEXT NOT NULL PRIMARY KEY,
+  at      INTEGER NOT NULL,
+  by      TEXT NOT NULL,
+  action  TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  reason  TEXT NOT NULL,
+  detail  BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX audit_by_time ON audit (at);
+
+CREATE TABLE bans (
+  prefix     BLOB NOT NULL PRIMARY KEY,
+  scope      TEXT NOT NULL,
+  reason     TEXT NOT NULL,
+  limit_name TEXT NOT NULL,
+  since      INTEGER NOT NULL,
+  until      INTEGER NOT NULL,
+  extend_ns  INTEGER NOT NULL,
+  by         TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE claims (
   machine    TEXT NOT NULL PRIMARY KEY,
   code_hash  BLOB NOT NULL UNIQUE,
@@ -79,6 +102,13 @@ CREATE TABLE evidence (
   data    BLOB NOT NULL,
   PRIMARY KEY (part, source)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE limits (
+  name   TEXT NOT NULL PRIMARY KEY,
+  data   TEXT NOT NULL,
+  set_at INTEGER NOT NULL,
+  set_by TEXT NOT NULL
+) STRICT;
 
 CREATE TABLE machine_reports (
   machine TEXT NOT NULL,
@@ -126,6 +156,13 @@ CREATE TABLE organisations (
   plan       TEXT NOT NULL,
   fleet      TEXT NOT NULL,
   created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE overrides (
+  id    TEXT NOT NULL PRIMARY KEY,
+  data  TEXT NOT NULL,
+  since INTEGER NOT NULL,
+  until INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE positions (

@@ -8,9 +8,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"muster/internal/abuse"
 	"muster/internal/store"
 	"muster/internal/store/storetest"
 )
+
+var _ abuse.Store = (*store.DB)(nil)
 
 func TestMain(m *testing.M) {
 	if url := os.Getenv(crashURL); url != "" {

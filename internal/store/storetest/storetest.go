@@ -33,6 +33,13 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"allowlist":                       testAllowlist,
 		"orders":                          testOrders,
 		"removals":                        testRemovals,
+		"bans":                            testBans,
+		"bans are extended":               testExtendBans,
+		"many bans":                       testManyBans,
+		"limits":                          testLimits,
+		"overrides":                       testOverrides,
+		"audit":                           testAudit,
+		"changes and their audit":         testAuditedTogether,
 		"alerts are stored once":          testInsertAlerts,
 		"alerts by query":                 testAlertQueries,
 		"alerts page by page":             testAlertPages,
@@ -95,9 +102,10 @@ func must[T any](v T, err error) func(*testing.T) T {
 func equal[T any](t *testing.T, what string, got, want T) {
 	t.Helper()
 	sameSource := cmp.Comparer(func(a, b muster.Source) bool { return a == b })
+	samePrefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	// Times must come back as UTC too, so that they print alike everywhere.
 	sameTime := cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) && a.Location() == b.Location() })
-	if diff := cmp.Diff(want, got, sameSource, sameTime); diff != "" {
+	if diff := cmp.Diff(want, got, sameSource, samePrefix, sameTime); diff != "" {
 		t.Fatalf("%s: want -, got +:\n%s", what, diff)
 	}
 }
