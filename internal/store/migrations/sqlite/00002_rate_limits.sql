@@ -1,7 +1,7 @@
 -- What rate limiting keeps. Prefixes have the form of sources. What has a column
 -- of its own is read from there, not from the JSON in data. No index is over the
--- ends of bans: under a flood they change all the time, and it costs as much as
--- the change itself.
+-- ends of bans: under a flood they change all the time, and each change would
+-- cost half as much again.
 
 -- +goose Up
 CREATE TABLE bans (
