@@ -2,19 +2,19 @@ package join
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
 	"time"
+
+	"muster/internal/upstream"
 )
 
 // NormaliseURL returns raw as engines need it: scheme, host, an optional path
@@ -46,20 +46,23 @@ func inTheClear(u *url.URL) bool {
 // client speaks CAPI v3 as an engine does.
 type client struct {
 	base *url.URL
-	http *http.Client
+	http *upstream.Client
 	key  string // enrolment key, for servers that register nobody without one
 }
 
-func newClient(base, key string) (*client, error) {
+func newClient(base string, o Options) (*client, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, err
 	}
-	return &client{base: u, key: key, http: &http.Client{
-		Timeout: 20 * time.Second,
-		// An engine that is redirected repeats its POST as a GET and loses data.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	// A person waits: what does not answer is told at once, and a server that is
+	// busy gets a few tries.
+	return &client{base: u, key: o.Key, http: upstream.NewClient(upstream.ClientConfig{
+		Tries: 4, MaxWait: time.Minute, Once: true, Now: o.Now,
+		Waiting: func(wait time.Duration, r *upstream.Response, _ error) {
+			say(o.Out, "The server is busy (status %d): trying again in %s.\n", r.Status, max(wait, time.Second).Round(time.Second))
+		},
+	})}, nil
 }
 
 // answer is what a Central API says, good or bad.
@@ -89,8 +92,17 @@ func (r *refusal) Error() string {
 }
 
 // reach finds out whether a Central API answers at the address: asked for
-// decisions without a token, one answers 401 and a JSON object.
+// decisions without a token, one answers 401 and a JSON object. A Muster is
+// asked first whether this address is banned, because that question, alone,
+// does not prolong a ban.
 func (c *client) reach(ctx context.Context) error {
+	standing, _, _, err := upstream.AskStanding(ctx, c.http, c.base)
+	if err != nil {
+		return c.explain(err)
+	}
+	if standing.Banned && !standing.Ban.LoginsOnly {
+		return c.explain(&upstream.BannedError{Ban: standing.Ban})
+	}
 	a, err := c.send(ctx, http.MethodGet, "v3/decisions/stream", "", nil)
 	if err != nil {
 		return err
@@ -101,7 +113,7 @@ func (c *client) reach(ctx context.Context) error {
 	return nil
 }
 
-func (c *client) register(ctx context.Context, cred credentials) error {
+func (c *client) register(ctx context.Context, cred Credentials) error {
 	return c.do(ctx, "registering this machine", "v3/watchers", "", map[string]any{
 		"machine_id": cred.Login, "password": cred.Password,
 	}, nil)
@@ -114,7 +126,7 @@ type session struct {
 	plan     string
 }
 
-func (c *client) login(ctx context.Context, cred credentials) (session, error) {
+func (c *client) login(ctx context.Context, cred Credentials) (session, error) {
 	var a answer
 	err := c.do(ctx, "logging in", "v3/watchers/login", "", map[string]any{
 		"machine_id": cred.Login, "password": cred.Password, "scenarios": []string{},
@@ -173,62 +185,47 @@ func (c *client) do(ctx context.Context, doing, path, token string, body any, ou
 }
 
 func (c *client) send(ctx context.Context, method, path, token string, body any) (answer, error) {
-	var payload io.Reader
+	var text []byte
 	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
 			return answer{}, err
 		}
-		payload = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), payload)
-	if err != nil {
-		return answer{}, err
-	}
-	req.Header.Set("User-Agent", "muster-join/1.0")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	if c.key != "" {
-		req.Header.Set("X-Enrolment-Key", c.key)
-	}
-	resp, err := c.http.Do(req)
+	resp, err := c.http.Do(ctx, func(ctx context.Context) (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), bytes.NewReader(text))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("User-Agent", "muster-join/1.0")
+		if body != nil {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		if c.key != "" {
+			req.Header.Set("X-Enrolment-Key", c.key)
+		}
+		return req, nil
+	})
 	if err != nil {
 		return answer{}, c.explain(err)
 	}
-	defer resp.Body.Close()
-	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
+	if to := resp.Header.Get("Location"); resp.Status/100 == 3 && to != "" {
 		return answer{}, fmt.Errorf("%s redirects to %s: use the final address, because engines lose data when they are redirected", c.base, to)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil {
-		return answer{}, c.explain(err)
-	}
-	a := answer{status: resp.StatusCode}
-	a.isJSON = json.Unmarshal(text, &a) == nil
+	a := answer{status: resp.Status}
+	a.isJSON = json.Unmarshal(resp.Body, &a) == nil
 	return a, nil
 }
 
-// explain says what to do about an address that does not answer.
+// explain says what to do about an address that does not answer, or serves no
+// one from here.
 func (c *client) explain(err error) error {
-	var (
-		dns       *net.DNSError
-		authority x509.UnknownAuthorityError
-		host      x509.HostnameError
-		timeout   net.Error
-	)
-	switch {
-	case errors.As(err, &dns):
-		return fmt.Errorf("the name %s is not known here: check the address and this machine's resolver: %w", c.base.Hostname(), err)
-	case errors.As(err, &authority):
-		return fmt.Errorf("the certificate of %s is signed by an authority that this machine does not trust: add it to the system's certificates, for the engine needs it there too: %w", c.base.Host, err)
-	case errors.As(err, &host):
-		return fmt.Errorf("the certificate of %s is for another name: %w", c.base.Host, err)
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("%s did not answer in time: is a firewall between this machine and Muster? %w", c.base, err)
+	var banned *upstream.BannedError
+	if errors.As(err, &banned) {
+		return fmt.Errorf("%s refuses this machine: %w. Its operator can lift the ban: muster admin ban lift %s", c.base, err, cmp.Or(banned.Ban.Address, "ADDRESS"))
 	}
-	return fmt.Errorf("%s cannot be reached: is Muster running, and does it listen on an address that this machine can reach (listen in its configuration)? %w", c.base, err)
+	return upstream.Explain(c.base.String(), err)
 }

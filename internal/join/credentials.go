@@ -16,8 +16,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// credentials is the engine's online_api_credentials.yaml.
-type credentials struct {
+// Credentials is the engine's online_api_credentials.yaml.
+type Credentials struct {
 	URL      string `yaml:"url"`
 	Login    string `yaml:"login"`
 	Password string `yaml:"password"`
@@ -26,20 +26,20 @@ type credentials struct {
 	PapiURL string `yaml:"papi_url,omitempty"`
 }
 
-// readCredentials returns the zero credentials when there is no file, or none
+// ReadCredentials returns the zero Credentials when there is no file, or none
 // that an engine could use.
-func readCredentials(path string) (credentials, error) {
+func ReadCredentials(path string) (Credentials, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return credentials{}, nil
+		return Credentials{}, nil
 	}
 	if err != nil {
-		return credentials{}, fmt.Errorf("reading the engine's present credentials: %w (run this as root?)", err)
+		return Credentials{}, fmt.Errorf("reading the engine's present credentials: %w (run this as root?)", err)
 	}
-	var c credentials
+	var c Credentials
 	// The parser's message would quote the password: it is not passed on.
 	if yaml.Unmarshal(text, &c) != nil || c.URL == "" || c.Login == "" || c.Password == "" {
-		return credentials{}, nil
+		return Credentials{}, nil
 	}
 	return c, nil
 }
@@ -48,23 +48,23 @@ const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 // newCredentials makes an account as cscli does: 32 characters of the
 // machine's identity and 16 random ones, and a password of 64.
-func newCredentials(random io.Reader, host string) (credentials, error) {
+func newCredentials(random io.Reader, host string) (Credentials, error) {
 	if host == "" {
 		host = machineID()
 	}
 	if host == "" {
 		id := make([]byte, 16)
 		if _, err := io.ReadFull(random, id); err != nil {
-			return credentials{}, err
+			return Credentials{}, err
 		}
 		host = hex.EncodeToString(id)
 	}
 	suffix, err := randomText(random, 16)
 	if err != nil {
-		return credentials{}, err
+		return Credentials{}, err
 	}
 	password, err := randomText(random, 64)
-	return credentials{Login: host + suffix, Password: password}, err
+	return Credentials{Login: host + suffix, Password: password}, err
 }
 
 func machineID() string {

@@ -16,20 +16,71 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// credentialsPath returns the file that the engine whose configuration is
-// config reads its Central API credentials from. Like the engine, it lays
-// config.yaml.local over config.yaml and expands environment variables.
-func credentialsPath(config string) (string, error) {
+// Engine is what an engine's configuration says, with paths as they are here.
+type Engine struct {
+	Credentials string // online_api_credentials.yaml
+	Log         string // its log file; "" when it logs elsewhere, to standard output or syslog
+	Database    string // its SQLite file; "" when it uses another database
+}
+
+// ReadEngine reads the engine's configuration. Like the engine, it lays
+// config.yaml.local over config.yaml and expands environment variables. What the
+// engine does not need to start is left empty where it cannot be told; with an
+// error that is not about reading, all but Credentials is filled in.
+func ReadEngine(config string) (Engine, error) {
+	layers, err := readLayers(config)
+	if err != nil {
+		return Engine{}, err
+	}
+	var e Engine
+	if media, _ := lookup(layers, "common", "log_media").(string); media == "file" {
+		e.Log = localPath(config, layers, "crowdsec.log", "common", "log_dir")
+	}
+	if kind, _ := lookup(layers, "db_config", "type").(string); kind == "" || kind == "sqlite" {
+		e.Database = localPath(config, layers, "", "db_config", "db_path")
+	}
+	e.Credentials, err = credentialsIn(config, layers)
+	return e, err
+}
+
+// localPath returns the path at keys with name below it, as it is here; "" when
+// there is none, or it cannot be told.
+func localPath(config string, layers []map[string]any, name string, keys ...string) string {
+	path, _ := lookup(layers, keys...).(string)
+	if path = expand(path); !filepath.IsAbs(path) {
+		return ""
+	}
+	configDir, _ := lookup(layers, "config_paths", "config_dir").(string)
+	path, err := rebase(config, expand(configDir), filepath.Join(path, name))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+func readLayers(config string) ([]map[string]any, error) {
 	base, err := readConfig(config)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	local, err := readConfig(config + ".local")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return []map[string]any{local, base}, nil
+}
+
+// credentialsPath returns the file that the engine whose configuration is
+// config reads its Central API credentials from.
+func credentialsPath(config string) (string, error) {
+	layers, err := readLayers(config)
+	if err != nil {
 		return "", err
 	}
-	layers := []map[string]any{local, base}
+	return credentialsIn(config, layers)
+}
 
+func credentialsIn(config string, layers []map[string]any) (string, error) {
 	if lookup(layers, "api", "server") == nil {
 		return "", fmt.Errorf("%s has no api.server section: this engine has no local API of its own, so it speaks to no Central API; run this on the machine that has the local API", config)
 	}

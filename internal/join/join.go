@@ -71,7 +71,7 @@ func Join(ctx context.Context, o Options) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	old, err := readCredentials(path)
+	old, err := ReadCredentials(path)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func Join(ctx context.Context, o Options) error {
 	say(o.Out, "Machine: %s (%s)\n", cred.Login, map[bool]string{true: "in use already", false: "new"}[known])
 	warn(o.Out, base, cred)
 
-	c, err := newClient(base, o.Key)
+	c, err := newClient(base, o)
 	if err != nil {
 		return err
 	}
@@ -119,11 +119,11 @@ func Join(ctx context.Context, o Options) error {
 
 // account returns the machine's credentials for base, and whether they were in
 // use before.
-func account(ctx context.Context, o Options, base string, old credentials) (cred credentials, known bool, err error) {
+func account(ctx context.Context, o Options, base string, old Credentials) (cred Credentials, known bool, err error) {
 	if at, err := NormaliseURL(old.URL); err == nil && at == base {
 		cred, known = old, true
 	} else if cred, err = newCredentials(o.Random, o.HostID); err != nil {
-		return credentials{}, false, err
+		return Credentials{}, false, err
 	}
 	cred.URL, cred.PapiURL = base, base
 	if o.NoPAPI || !speaksPAPI(ctx, o.Cscli) {
@@ -132,7 +132,7 @@ func account(ctx context.Context, o Options, base string, old credentials) (cred
 	return cred, known, nil
 }
 
-func warn(out io.Writer, base string, cred credentials) {
+func warn(out io.Writer, base string, cred Credentials) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return
@@ -149,7 +149,7 @@ func warn(out io.Writer, base string, cred credentials) {
 }
 
 // signIn logs in, registering first when the server does not know the machine.
-func signIn(ctx context.Context, out io.Writer, c *client, cred credentials, known bool) (session, error) {
+func signIn(ctx context.Context, out io.Writer, c *client, cred Credentials, known bool) (session, error) {
 	if known {
 		s, err := c.login(ctx, cred)
 		var no *refusal
@@ -171,7 +171,7 @@ func signIn(ctx context.Context, out io.Writer, c *client, cred credentials, kno
 }
 
 // enrol uses the key, and says how the machine stands afterwards.
-func enrol(ctx context.Context, o Options, c *client, cred credentials, s session) error {
+func enrol(ctx context.Context, o Options, c *client, cred Credentials, s session) error {
 	if o.Key == "" {
 		if s.enrolled {
 			say(o.Out, "It is enrolled (plan %s).\n", s.plan)
@@ -205,7 +205,7 @@ func enrol(ctx context.Context, o Options, c *client, cred credentials, s sessio
 
 // write puts the credentials in place. Those of another Central API are kept
 // for Leave; an older form of these is not.
-func write(o Options, file *replacement, cred credentials, keep bool) error {
+func write(o Options, file *replacement, cred Credentials, keep bool) error {
 	text, err := yaml.Marshal(cred)
 	if err != nil {
 		return err

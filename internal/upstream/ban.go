@@ -14,6 +14,7 @@ import (
 type Ban struct {
 	Until      time.Time // by this machine's clock; zero: until somebody lifts it
 	Reason     string    // for people
+	Address    string    // as the upstream sees this machine, "" when not told
 	LoginsOnly bool      // other calls, with a token from before, are still served
 	Extends    bool      // every call during the ban starts it again
 	Limit      string    // the limit that was crossed, "" when not told
@@ -53,7 +54,7 @@ type banAnswer struct {
 // ban makes a Ban of what was told.
 func (a *banAnswer) ban(h http.Header, now time.Time) Ban {
 	b := Ban{
-		Reason: oneLine(a.Reason, 500), LoginsOnly: a.Scope == "login", Extends: a.Extends == nil || *a.Extends,
+		Reason: oneLine(a.Reason, 500), Address: oneLine(a.Address, 64), LoginsOnly: a.Scope == "login", Extends: a.Extends == nil || *a.Extends,
 		Limit: oneLine(a.Limit, 100), Look: oneLine(a.Look, 500), Appeal: oneLine(a.Appeal, 500),
 	}
 	for _, c := range a.Check[:min(len(a.Check), 8)] {

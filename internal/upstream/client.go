@@ -141,16 +141,17 @@ func (c *Client) allowed(login bool) error {
 	return spent
 }
 
+// saw tells the Budget of an answer, and returns a *BannedError for a ban.
 func (c *Client) saw(now time.Time, r *Response, login bool) error {
-	ban, banned := BanIn(r, login, now)
+	var kept error
 	if c.cfg.Budget != nil {
-		if err := c.cfg.Budget.Saw(now, r, login); err != nil {
-			return err
-		}
+		kept = c.cfg.Budget.Saw(now, r, login)
 	}
-	if banned {
-		return &BannedError{Ban: ban, Sent: true}
+	if ban, banned := BanIn(r, login, now); banned {
+		return errors.Join(&BannedError{Ban: ban, Sent: true}, kept)
 	}
+	// That a ban has ended could not be kept: the answer is worth more, and the
+	// worst is silence after a restart until the ban would have ended.
 	return nil
 }
 
@@ -208,6 +209,8 @@ func Explain(host string, err error) error {
 		timeout   net.Error
 	)
 	switch {
+	case errors.Is(err, muster.TooLarge):
+		return err
 	case errors.As(err, &dns):
 		return fmt.Errorf("the name of %s is not known here: check the address and this machine's resolver: %w", host, err)
 	case errors.As(err, &authority):

@@ -12,7 +12,7 @@ import (
 
 // Standing is what a Muster says of the address that asks.
 type Standing struct {
-	Address  string
+	Address  string // as the server sees this machine
 	Banned   bool
 	Ban      Ban              // when Banned
 	Findings []muster.Finding // at most 8
