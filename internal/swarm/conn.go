@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -33,6 +34,7 @@ const (
 // the processor that the server should have (see BenchmarkRoundTrip).
 type Conn struct {
 	target   Target
+	local    netip.Addr // invalid: the system chooses
 	nc       net.Conn
 	detach   func() bool // ends the watch over the context
 	r        *bufio.Reader
@@ -44,6 +46,12 @@ type Conn struct {
 // NewConn makes a connection that dials on first use.
 func NewConn(t Target) *Conn {
 	return &Conn{target: t, r: bufio.NewReaderSize(nil, 64<<10)}
+}
+
+// NewConnFrom makes a connection that dials on first use from one of this
+// machine's addresses. Its buffer is small: there may be a thousand of them.
+func NewConnFrom(t Target, local netip.Addr) *Conn {
+	return &Conn{target: t, local: local, r: bufio.NewReaderSize(nil, 8<<10)}
 }
 
 // Close closes the connection; it may be used again.
@@ -97,7 +105,7 @@ func (c *Conn) do(ctx context.Context, req Request) (Response, error) {
 			return Response{}, err
 		}
 	}
-	c.out = c.appendRequest(c.out[:0], &req)
+	c.out = c.target.appendRequest(c.out[:0], &req)
 	start := time.Now()
 	// Moving a deadline costs about as much as a system call; once a second will do.
 	if c.deadline.Sub(start) < requestTimeout-time.Second {
@@ -118,7 +126,7 @@ func (c *Conn) do(ctx context.Context, req Request) (Response, error) {
 }
 
 func (c *Conn) open(ctx context.Context) error {
-	nc, err := c.target.dial(ctx)
+	nc, err := c.target.dial(ctx, c.local)
 	if err != nil {
 		return err
 	}
@@ -129,10 +137,10 @@ func (c *Conn) open(ctx context.Context) error {
 }
 
 // appendRequest writes the headers in the order of engine 1.7.8.
-func (c *Conn) appendRequest(b []byte, req *Request) []byte {
+func (t Target) appendRequest(b []byte, req *Request) []byte {
 	b = append(append(b, req.Method...), ' ')
-	b = append(append(b, c.target.prefix...), req.Path...)
-	b = append(append(b, " HTTP/1.1\r\nHost: "...), c.target.host...)
+	b = append(append(b, t.prefix...), req.Path...)
+	b = append(append(b, " HTTP/1.1\r\nHost: "...), t.host...)
 	b = append(b, "\r\nUser-Agent: "+userAgent...)
 	if req.Body != nil {
 		b = append(b, "\r\nContent-Length: "...)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -46,30 +47,35 @@ type Result struct {
 // WriteTable writes the result as a Markdown table of one row, fit for a
 // document, and lines for what is not in every run.
 func (r *Result) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 0, ' ', tabwriter.AlignRight|tabwriter.Debug)
-	rows := [][]string{
+	err := writeTable(w, [][]string{
 		{"kind", "connections", "rate", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors", "server CPU", "server peak RSS", "generator CPU"},
-		nil,
 		{
 			string(r.Kind), strconv.Itoa(r.Connections), thousands(r.Rate) + " " + r.Unit,
 			millis(r.P50), millis(r.P95), millis(r.P99), millis(r.Max), strconv.FormatInt(r.Errors, 10),
 			r.cores(r.ServerCPU), megabytes(r.ServerRSS), r.cores(r.ClientCPU),
 		},
+	})
+	if err != nil {
+		return err
 	}
-	for _, column := range rows[0] {
-		rows[1] = append(rows[1], strings.Repeat("-", len(column)))
+	_, err = io.WriteString(w, r.notes())
+	return err
+}
+
+// writeTable writes a Markdown table; the first row is its heading.
+func writeTable(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 0, ' ', tabwriter.AlignRight|tabwriter.Debug)
+	rule := make([]string, len(rows[0]))
+	for i, column := range rows[0] {
+		rule[i] = strings.Repeat("-", len(column))
 	}
-	for _, row := range rows {
+	for _, row := range slices.Insert(rows, 1, rule) {
 		for _, cell := range row {
 			fmt.Fprint(t, "\t ", cell, " ")
 		}
 		fmt.Fprintln(t, "\t")
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, r.notes())
-	return err
+	return t.Flush()
 }
 
 // notes is what the table has no column for.

@@ -61,13 +61,18 @@ type run struct {
 func (r *run) during(phase string, f func() error) error {
 	r.units.Store(0)
 	start := time.Now()
+	return reporting(func() { r.progress(phase, start) }, f)
+}
+
+// reporting runs f and calls report at its start and once a second.
+func reporting(report func(), f func() error) error {
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
-			r.progress(phase, start)
+			report()
 			select {
 			case <-tick.C:
 			case <-end:
@@ -213,11 +218,15 @@ func (r *run) work(ctx context.Context, do job, done *atomic.Bool) {
 			r.units.Add(units)
 			continue
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pauseAfterError):
-		}
+		pause(ctx, pauseAfterError)
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

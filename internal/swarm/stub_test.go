@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,13 +17,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"go.uber.org/goleak"
 )
 
 // asMuster, in the environment, makes the test binary play the muster program:
-// `serve` with the stub behind it, and `admin key create`.
+// `serve` with the stub behind it ("limiting": that bans), and `admin key create`.
 const asMuster = "SWARM_TEST_AS_MUSTER"
 
 func TestMain(m *testing.M) {
@@ -55,6 +57,9 @@ func playMuster(mode string, args []string) {
 		fmt.Printf("An enrolment key for %s:\n%s\n", flag("--data-dir"), stubKey)
 	case args[0] == "serve":
 		stub := newStub()
+		if mode == "limiting" {
+			stub.logins, stub.trusts = 20, true
+		}
 		metrics := http.NewServeMux()
 		metrics.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, "# TYPE muster_tally_lag_entries gauge\nmuster_tally_lag_entries{partition=\"0\"} 0\n")
@@ -68,13 +73,15 @@ func playMuster(mode string, args []string) {
 }
 
 // startAsMuster starts the test binary as a server.
-func startAsMuster(t testing.TB) *Server {
+func startAsMuster(t testing.TB) *Server { return startInMode(t, "well") }
+
+func startInMode(t testing.TB, mode string) *Server {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := StartServer(t.Context(), ServerConfig{Binary: self, DataDir: t.TempDir() + "/data", Env: []string{asMuster + "=well"}})
+	s, err := StartServer(t.Context(), ServerConfig{Binary: self, DataDir: t.TempDir() + "/data", Env: []string{asMuster + "=" + mode}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +93,9 @@ const stubKey = "clstub0123456789"
 
 // stub is a Central API that believes everything and keeps next to nothing.
 type stub struct {
-	check bool // decode the signals
+	check  bool // decode the signals
+	logins int  // that an address may make before it is banned; 0: any number
+	trusts bool // 127.0.0.1 as a proxy
 
 	mu       sync.Mutex
 	machines map[string]string // id to password
@@ -95,13 +104,15 @@ type stub struct {
 	listed   map[string]string // banned value to scenario
 	prepared []byte            // the list, compressed; nil when it changed
 	badItems int
+	count    map[netip.Addr]int  // log-ins by address, when logins
+	good     map[netip.Addr]bool // addresses that sent what takes a token
 
 	signals atomic.Int64
 	fail    func(*http.Request) (status int, body string) // status 0 goes on
 }
 
 func newStub() *stub {
-	return &stub{machines: map[string]string{}, enrolled: map[string]bool{}, uuids: map[string]int{}, listed: map[string]string{}}
+	return &stub{machines: map[string]string{}, enrolled: map[string]bool{}, uuids: map[string]int{}, listed: map[string]string{}, count: map[netip.Addr]int{}, good: map[netip.Addr]bool{}}
 }
 
 // startStub serves s in this process and returns its URL.
@@ -127,6 +138,9 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	_, path, _ := strings.Cut(req.URL.Path, "/v3")
+	if s.logins > 0 && s.refused(w, req, path == "/watchers/login") {
+		return
+	}
 	switch path {
 	case "":
 		w.WriteHeader(http.StatusOK) // /readyz
@@ -166,6 +180,29 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	default:
 		http.NotFound(w, req)
 	}
+}
+
+// refused answers banned clients, and bans those that log in too often.
+func (s *stub) refused(w http.ResponseWriter, req *http.Request, login bool) bool {
+	addr := netip.MustParseAddrPort(req.RemoteAddr).Addr()
+	if s.trusts && addr == netip.AddrFrom4([4]byte{127, 0, 0, 1}) && req.Header.Get("X-Forwarded-For") != "" {
+		addr = netip.MustParseAddr(req.Header.Get("X-Forwarded-For"))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if login && s.count[addr] <= s.logins {
+		s.count[addr]++
+	}
+	if s.count[addr] <= s.logins {
+		if strings.HasPrefix(req.Header.Get("Authorization"), "Bearer e30.") {
+			s.good[addr] = true
+		}
+		return false
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	fmt.Fprintf(w, `{"message":"banned: too many log-ins","code":"banned","until":%q,"retry_after":3600}`, time.Now().Add(time.Hour).Format(time.RFC3339))
+	return true
 }
 
 func (s *stub) login(w http.ResponseWriter, req *http.Request) {

@@ -7,9 +7,10 @@
 // prepared parts, compressed at the fastest level and sent over connections of
 // its own making (Conn).
 //
-// The loop is closed: every connection sends its next request when the answer
-// to the last one is there, so a slow server is offered less, and latencies
-// are those of that many engines waiting at once.
+// The loop of Run is closed: every connection sends its next request when the
+// answer to the last one is there, so a slow server is offered less, and
+// latencies are those of that many engines waiting at once. RunAbuse sets a
+// closed loop of banned clients beside an open one of good watchers.
 package swarm
 
 import (
@@ -32,9 +33,10 @@ const (
 	Pull      Kind = "pull"      // GET /v3/decisions/stream
 	Login     Kind = "login"     // POST /v3/watchers/login
 	Heartbeat Kind = "heartbeat" // GET /v3/heartbeat
+	Abuse     Kind = "abuse"     // banned clients; by RunAbuse alone
 )
 
-// Valid reports whether k is a known kind.
+// Valid reports whether k is a kind for Run.
 func (k Kind) Valid() bool {
 	return k == Ingest || k == Pull || k == Login || k == Heartbeat
 }
@@ -165,7 +167,11 @@ func ParseTarget(raw string) (Target, error) {
 	}, nil
 }
 
-// dial opens a TCP connection.
-func (t Target) dial(ctx context.Context) (net.Conn, error) {
-	return (&net.Dialer{Timeout: requestTimeout}).DialContext(ctx, "tcp", t.addr)
+// dial opens a TCP connection, from local when that is valid.
+func (t Target) dial(ctx context.Context, local netip.Addr) (net.Conn, error) {
+	d := net.Dialer{Timeout: requestTimeout}
+	if local.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	return d.DialContext(ctx, "tcp", t.addr)
 }

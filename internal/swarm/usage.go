@@ -102,6 +102,20 @@ func MetricsUsage(url string) func() (Usage, error) {
 	}
 }
 
+// MetricsRSS reads the present resident memory of a server, in bytes, from its
+// Prometheus page.
+func MetricsRSS(url string) (int64, error) {
+	m, err := Scrape(context.Background(), url)
+	if err != nil {
+		return 0, err
+	}
+	rss, ok := m["process_resident_memory_bytes"]
+	if !ok {
+		return 0, errors.New("the metrics page has no process_resident_memory_bytes")
+	}
+	return int64(rss), nil
+}
+
 // Metrics are the values of a Prometheus page by name, summed over labels.
 type Metrics map[string]float64
 

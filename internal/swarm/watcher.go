@@ -53,14 +53,13 @@ const keepAnswer = 8 << 10
 // an engine does: acceptance ends its first token. It fails when the watcher
 // is not active afterwards, because its signals would count nowhere.
 func (w *Watcher) Join(ctx context.Context, c *Conn, key string) error {
-	body := fmt.Appendf(nil, `{"machine_id":%q,"password":%q}`, w.Machine, w.Password)
-	if _, err := w.expect(ctx, c, Request{Method: "POST", Path: "/v3/watchers", Body: body}, 200, 201); err != nil {
+	if _, err := w.expect(ctx, c, w.registration(), 200, 201); err != nil {
 		return err
 	}
 	if err := w.LogIn(ctx, c); err != nil {
 		return err
 	}
-	body = fmt.Appendf(nil, `{"attachment_key":%q,"name":%q,"tags":[],"autoenroll":false}`, key, w.name)
+	body := fmt.Appendf(nil, `{"attachment_key":%q,"name":%q,"tags":[],"autoenroll":false}`, key, w.name)
 	if _, err := w.expect(ctx, c, Request{Method: "POST", Path: "/v3/watchers/enroll", Token: w.Token, Body: body}, 201, 200); err != nil {
 		return err
 	}
@@ -87,6 +86,10 @@ func (w *Watcher) LogIn(ctx context.Context, c *Conn) error {
 	return nil
 }
 
+func (w *Watcher) registration() Request {
+	return Request{Method: "POST", Path: "/v3/watchers", Body: fmt.Appendf(nil, `{"machine_id":%q,"password":%q}`, w.Machine, w.Password)}
+}
+
 func (w *Watcher) loginRequest() Request {
 	return Request{Method: "POST", Path: "/v3/watchers/login", Body: w.login, Keep: keepAnswer}
 }
@@ -111,8 +114,20 @@ func (w *Watcher) expect(ctx context.Context, c *Conn, req Request, statuses ...
 }
 
 func unexpected(req *Request, res *Response, want int) error {
+	if isBan(res.Status, res.Body) {
+		return fmt.Errorf("%s %s: expected status %d, got %d: %s (%s)", req.Method, req.Path, want, res.Status, bytes.TrimSpace(clip(res.Body)), banAdvice)
+	}
 	return fmt.Errorf("%s %s: expected status %d, got %d: %s", req.Method, req.Path, want, res.Status, bytes.TrimSpace(clip(res.Body)))
 }
+
+// Many watchers behind one address look like one that logs in all the time.
+const banAdvice = "the generator's address is banned: run `muster admin ban lift 127.0.0.1` and " +
+	"`muster admin override add --address 127.0.0.0/8 --exempt --reason bench --for 1h` on that server first"
+
+var banCode = []byte(`"code":"banned"`)
+
+// isBan reports whether an answer says that the client's address is banned.
+func isBan(status int, body []byte) bool { return status == 403 && bytes.Contains(body, banCode) }
 
 // jsonString finds a string member by its name. It serves the two places where
 // a value is known to have no escapes: tokens and their claims.
