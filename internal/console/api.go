@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,8 @@ type Store interface {
 	CreateAPIToken(ctx context.Context, t muster.APIToken) error
 	APITokens(ctx context.Context) ([]muster.APIToken, error)
 	DeleteAPIToken(ctx context.Context, id string) error
+
+	Audit(ctx context.Context, q AuditQuery) ([]muster.AuditEntry, error) // newest first
 }
 
 // MachineQuery selects machines; zero fields select all.
@@ -74,6 +77,11 @@ type Config struct {
 	Store    Store
 	Machines *enroll.Service
 	Orders   *orders.Service
+	Abuse    Abuse
+	// ClientAddr tells the address that a request comes from; the zero Addr when
+	// it is not known, as when it is nil.
+	ClientAddr func(*http.Request) netip.Addr
+	Appeal     string // whom a banned client may write to; "" for nobody
 	// AllowlistChanged and OrganisationsChanged tell all nodes to read again.
 	AllowlistChanged     func(ctx context.Context) error
 	OrganisationsChanged func(ctx context.Context) error
@@ -126,6 +134,20 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/tokens":                 a.createToken,
 		"DELETE /api/v1/tokens/{id}":          a.deleteToken,
 		"POST /api/v1/token-key/rotate":       a.rotateTokenKey,
+
+		standingRoute:                    a.standing,
+		"GET /api/v1/bans":               a.bans,
+		"POST /api/v1/bans":              a.addBan,
+		"GET /api/v1/bans/{value...}":    a.ban,
+		"DELETE /api/v1/bans/{value...}": a.liftBan,
+		"GET /api/v1/limits":             a.limits,
+		"PUT /api/v1/limits/{name}":      a.setLimit,
+		"DELETE /api/v1/limits/{name}":   a.resetLimit,
+		"GET /api/v1/overrides":          a.overrides,
+		"POST /api/v1/overrides":         a.addOverride,
+		"DELETE /api/v1/overrides/{id}":  a.removeOverride,
+		"GET /api/v1/findings":           a.findings,
+		"GET /api/v1/audit":              a.audit,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			ops.RecordOf(r.Context()).Route = pattern
@@ -151,8 +173,12 @@ func (a *API) Trusted() http.Handler {
 }
 
 // ServeHTTP serves requests from the network: they need an API token, or a
-// user's name and password.
+// user's name and password. Only how it stands itself any client may ask.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, route := a.mux.Handler(r); route == standingRoute {
+		a.mux.ServeHTTP(w, r)
+		return
+	}
 	name, err := a.caller(r)
 	if err != nil {
 		if muster.CodeOf(err) == muster.Unauthorized {

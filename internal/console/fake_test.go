@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -17,8 +19,10 @@ import (
 	"go.uber.org/goleak"
 
 	"muster"
+	"muster/internal/abuse"
 	"muster/internal/enroll"
 	"muster/internal/orders"
+	"muster/internal/ratelimit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,8 +45,11 @@ type store struct {
 	users    []muster.User
 	tokens   []muster.APIToken
 
+	audit []muster.AuditEntry
+
 	machineQuery MachineQuery // the last ones asked
 	alertQuery   AlertQuery
+	auditQuery   AuditQuery
 	fail         error // of everything that this package asks
 }
 
@@ -311,18 +318,141 @@ func (s *store) DeleteAPIToken(_ context.Context, id string) error {
 	return s.fail
 }
 
+func (s *store) Audit(_ context.Context, q AuditQuery) ([]muster.AuditEntry, error) {
+	s.auditQuery = q
+	return s.audit[:min(len(s.audit), q.Limit)], s.fail
+}
+
+// guard is the Abuse of this package: it keeps what it is told, without a clock.
+type guard struct {
+	bans       []ratelimit.Ban
+	configured []ratelimit.Limit
+	limits     []ratelimit.Limit
+	overrides  []ratelimit.Override
+	findings   []muster.Finding
+
+	by   []abuse.By // who changed something, and why
+	fail error      // of every change
+}
+
+func newGuard() *guard {
+	return &guard{configured: ratelimit.DefaultLimits(), limits: ratelimit.DefaultLimits()}
+}
+
+func (g *guard) changed(by abuse.By) error {
+	if g.fail == nil {
+		g.by = append(g.by, by)
+	}
+	return g.fail
+}
+
+func (g *guard) Bans() []ratelimit.Ban {
+	slices.SortFunc(g.bans, func(a, b ratelimit.Ban) int { return a.Prefix.Compare(b.Prefix) })
+	return g.bans
+}
+
+func (g *guard) BanOf(addr netip.Addr) (found ratelimit.Ban, ok bool) {
+	for _, b := range g.bans {
+		if b.Prefix.Contains(addr.Unmap()) && (!ok || b.Prefix.Bits() > found.Prefix.Bits()) {
+			found, ok = b, true
+		}
+	}
+	return found, ok
+}
+
+func (g *guard) Explain(addr netip.Addr) (about []muster.Finding) {
+	for _, f := range g.findings {
+		if !f.Address.IsValid() || f.Address.Contains(addr.Unmap()) { // one about a machine is of everywhere here
+			about = append(about, f)
+		}
+	}
+	return about
+}
+
+func (g *guard) AddBan(_ context.Context, b ratelimit.Ban, by abuse.By) (ratelimit.Ban, error) {
+	if err := g.changed(by); err != nil {
+		return b, err
+	}
+	g.bans = append(g.bans, b)
+	return b, nil
+}
+
+func (g *guard) LiftBan(_ context.Context, p netip.Prefix, by abuse.By) (lifted ratelimit.Ban, err error) {
+	i := slices.IndexFunc(g.bans, func(b ratelimit.Ban) bool { return b.Prefix == p })
+	if i < 0 {
+		return lifted, missing("ban")
+	}
+	lifted = g.bans[i]
+	if err := g.changed(by); err != nil {
+		return lifted, err
+	}
+	g.bans = slices.Delete(g.bans, i, i+1)
+	return lifted, nil
+}
+
+func (g *guard) Limits() []ratelimit.Limit { return g.limits }
+
+func named(name string) func(ratelimit.Limit) bool {
+	return func(l ratelimit.Limit) bool { return l.Name == name }
+}
+
+func (g *guard) SetLimit(_ context.Context, l ratelimit.Limit, by abuse.By) error {
+	l.SetAt, l.SetBy = now, by.User
+	if i := slices.IndexFunc(g.limits, named(l.Name)); i >= 0 {
+		g.limits[i] = l
+	} else {
+		g.limits = append(g.limits, l)
+	}
+	return g.changed(by)
+}
+
+func (g *guard) ResetLimit(_ context.Context, name string, by abuse.By) error {
+	i := slices.IndexFunc(g.limits, named(name))
+	if i < 0 || g.limits[i].SetAt.IsZero() {
+		return muster.Errorf(muster.NotFound, "the limit %q was not changed", name)
+	}
+	if j := slices.IndexFunc(g.configured, named(name)); j >= 0 {
+		g.limits[i] = g.configured[j]
+	} else {
+		g.limits = slices.Delete(g.limits, i, i+1)
+	}
+	return g.changed(by)
+}
+
+func (g *guard) Overrides() []ratelimit.Override { return g.overrides }
+
+func (g *guard) AddOverride(_ context.Context, o ratelimit.Override, by abuse.By) (ratelimit.Override, error) {
+	o.ID = fmt.Sprintf("override-%03d", len(g.overrides))
+	g.overrides = append(g.overrides, o)
+	return o, g.changed(by)
+}
+
+func (g *guard) RemoveOverride(_ context.Context, id string, by abuse.By) error {
+	n := len(g.overrides)
+	g.overrides = slices.DeleteFunc(g.overrides, func(o ratelimit.Override) bool { return o.ID == id })
+	if len(g.overrides) == n {
+		return missing("override")
+	}
+	return g.changed(by)
+}
+
+func (g *guard) Findings() []muster.Finding { return g.findings }
+
+func (g *guard) Kinds() []string { return []string{"login", "wrong-password", "POST /signals"} }
+
 // rig is an API with the store behind it.
 type rig struct {
 	*API
 	t       testing.TB
 	store   *store
+	guard   *guard
 	clock   time.Time
 	changed []string // what all nodes were told
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t, store: newStore(), clock: now}
+	r := &rig{t: t, store: newStore(), guard: newGuard(), clock: now}
 	clock := func() time.Time { return r.clock }
 	machines, err := enroll.New(enroll.Config{Store: r.store, PublicURL: "https://muster.test/", Now: clock})
 	if err != nil {
@@ -336,11 +466,18 @@ func newRig(t testing.TB) *rig {
 		Orders: orders.New(orders.Config{
 			Outbox: r.store, Ring: func(context.Context, string) error { return nil }, Now: clock, Logger: slog.New(slog.DiscardHandler),
 		}),
+		Abuse: r.guard, ClientAddr: addrOf, Appeal: "noc@muster.test",
 		AllowlistChanged:     func(context.Context) error { r.changed = append(r.changed, "allowlist"); return nil },
 		OrganisationsChanged: func(context.Context) error { r.changed = append(r.changed, "organisations"); return nil },
 		Status:               func(context.Context) any { return map[string]string{"state": "ok"} },
 	})
 	return r
+}
+
+// addrOf takes RemoteAddr for the client's, as without a proxy.
+func addrOf(q *http.Request) netip.Addr {
+	peer, _ := netip.ParseAddrPort(q.RemoteAddr)
+	return peer.Addr()
 }
 
 // machine adds a machine, which is active when organisation is given.

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -96,13 +97,17 @@ func (a *API) machines(r *http.Request) (any, error) {
 	return page, nil
 }
 
-// machineID finds a machine by id, or by name when only one has it.
+// machineID finds the machine that a request's path names.
 func (a *API) machineID(r *http.Request) (string, error) {
-	ref := r.PathValue("id")
+	return a.machineNamed(r.Context(), r.PathValue("id"))
+}
+
+// machineNamed finds a machine by id, or by name when only one has it.
+func (a *API) machineNamed(ctx context.Context, ref string) (string, error) {
 	if _, ok := a.cfg.Machines.Machine(ref); ok {
 		return ref, nil
 	}
-	list, err := a.cfg.Store.Machines(r.Context(), MachineQuery{Search: ref, Limit: maxPage})
+	list, err := a.cfg.Store.Machines(ctx, MachineQuery{Search: ref, Limit: maxPage})
 	if err != nil {
 		return "", err
 	}
