@@ -45,6 +45,30 @@ type adminCmd struct {
 		List   allowListCmd   `cmd:"" help:"List the allowlist."`
 		Remove allowRemoveCmd `cmd:"" help:"Take an entry off the allowlist."`
 	} `cmd:"" help:"The allowlist: sources that are never published."`
+	Ban struct {
+		List banListCmd `cmd:"" help:"List the bans in force."`
+		Show banShowCmd `cmd:"" help:"Say why an address is banned, and for how long."`
+		Lift banLiftCmd `cmd:"" help:"End a ban."`
+		Add  banAddCmd  `cmd:"" help:"Refuse to serve an address or a range."`
+	} `cmd:"" help:"Bans: addresses that this server refuses to serve."`
+	Limit struct {
+		List  limitListCmd  `cmd:"" help:"List the rate limits."`
+		Set   limitSetCmd   `cmd:"" help:"Make a limit, or change one; it holds at once."`
+		Off   limitOffCmd   `cmd:"" help:"Turn a limit off."`
+		On    limitOnCmd    `cmd:"" help:"Turn a limit on again."`
+		Reset limitResetCmd `cmd:"" help:"Take changes to a limit back: as the configuration has it."`
+	} `cmd:"" help:"Rate limits, which ban who asks too often."`
+	Override struct {
+		List   overrideListCmd   `cmd:"" help:"List the overrides in force."`
+		Add    overrideAddCmd    `cmd:"" help:"Except an address, an organisation or a machine from limits."`
+		Remove overrideRemoveCmd `cmd:"" help:"Take an override back."`
+	} `cmd:"" help:"Overrides: who may ask more often than the limits allow."`
+	Finding struct {
+		List findingListCmd `cmd:"" help:"List what goes wrong: restart loops, shared credentials, health checks."`
+	} `cmd:"" help:"Findings: misuse that the server sees, and how to mend it."`
+	Audit struct {
+		List auditListCmd `cmd:"" help:"List what people changed, newest first."`
+	} `cmd:"" help:"The audit: who changed what, and why."`
 	User struct {
 		Create   userCreateCmd   `cmd:"" help:"Make an administrator."`
 		List     userListCmd     `cmd:"" help:"List users."`

@@ -77,6 +77,64 @@ func (allowListCmd) Help() string { return example(`muster admin allow list`) }
 func (allowRemoveCmd) Help() string { return example(`muster admin allow remove 198.51.100.0/24`) }
 
 // Help is shown by --help.
+func (banListCmd) Help() string { return example(`muster admin ban list --search 198.51.100.0/24`) }
+
+// Help is shown by --help.
+func (banShowCmd) Help() string { return example(`muster admin ban show 198.51.100.7`) }
+
+// Help is shown by --help.
+func (banLiftCmd) Help() string {
+	return example(`muster admin ban lift 198.51.100.7 --reason "the restart loop is mended"`)
+}
+
+// Help is shown by --help.
+func (banAddCmd) Help() string {
+	return example(`muster admin ban add 198.51.100.0/24 --reason "write to noc@example.org" --for 1h --scope login --extend`)
+}
+
+// Help is shown by --help.
+func (limitListCmd) Help() string { return example(`muster admin limit list`) }
+
+// Help is shown by --help.
+func (limitSetCmd) Help() string {
+	return example(`muster admin limit set pushes --count "POST /signals" --per machine --over 600 --window 10m --ban 1h --no-extend --exempt-plan ENTERPRISE`)
+}
+
+// Help is shown by --help.
+func (limitOffCmd) Help() string {
+	return example(`muster admin limit off wrong-password --reason "moving the fleet"`)
+}
+
+// Help is shown by --help.
+func (limitOnCmd) Help() string { return example(`muster admin limit on wrong-password`) }
+
+// Help is shown by --help.
+func (limitResetCmd) Help() string { return example(`muster admin limit reset wrong-password`) }
+
+// Help is shown by --help.
+func (overrideListCmd) Help() string { return example(`muster admin override list`) }
+
+// Help is shown by --help.
+func (overrideAddCmd) Help() string {
+	return example(`muster admin override add --org "Customer A" --threshold 200 --limit login-sharing-enrolled --for 30d --reason "fleet behind one NAT"`)
+}
+
+// Help is shown by --help.
+func (overrideRemoveCmd) Help() string {
+	return example(`muster admin override remove 01a1fb7c-0e50-7ac2-9f0f-9bb8d21e73b4`)
+}
+
+// Help is shown by --help.
+func (findingListCmd) Help() string {
+	return example(`muster admin finding list --address 198.51.100.7`)
+}
+
+// Help is shown by --help.
+func (auditListCmd) Help() string {
+	return example(`muster admin audit list --action ban --subject 198.51.100.7`)
+}
+
+// Help is shown by --help.
 func (userCreateCmd) Help() string { return example(`muster admin user create jane < password.txt`) }
 
 // Help is shown by --help.
