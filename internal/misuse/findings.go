@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,10 +63,14 @@ func (w *Watch) severity(recent int) muster.Severity {
 func (w *Watch) Findings(now time.Time) []muster.Finding {
 	at := now.UnixMilli()
 	var all []candidate
+	most, full := w.cfg.MaxFindings, false
 	keep := func(c candidate) {
-		if all = append(all, c); len(all) >= 2*w.cfg.MaxFindings {
+		if full && worst(c, all[most-1]) > 0 {
+			return
+		}
+		if all = append(all, c); len(all) >= 2*most {
 			slices.SortFunc(all, worst)
-			all = all[:w.cfg.MaxFindings]
+			all, full = all[:most], true
 		}
 	}
 	w.machines.each(func(_ *shard[string, machine], r *record[string, machine]) {
@@ -75,7 +80,7 @@ func (w *Watch) Findings(now time.Time) []muster.Finding {
 		w.judgeAddress(at, r.key, &r.v, func(c candidate, _ func() muster.Finding) { keep(c) })
 	})
 	slices.SortFunc(all, worst)
-	all = all[:min(len(all), w.cfg.MaxFindings)]
+	all = all[:min(len(all), most)]
 
 	found := make([]muster.Finding, 0, len(all))
 	for _, want := range all {
@@ -245,8 +250,8 @@ func (w *Watch) tellRoaming(m *machine, id string, ro roaming) words {
 		lines = append(lines, fmt.Sprintf("%s: %s, the last at %s", show(h.key), count(int(h.contacts), "contact", "contacts"), clock(h.last)))
 	}
 	return words{
-		summary: fmt.Sprintf("machine %s is used at %s%s at once: it changed from one to another %s in %s",
-			id, atLeast(ro.addresses, maxHomes), count(ro.addresses, "address", "addresses"),
+		summary: fmt.Sprintf("machine %s is used at %s addresses at once: it changed between them %s in %s",
+			id, orMore(ro.addresses, maxHomes),
 			times(m.moves.changes), span(ro.last-ro.first)),
 		fix: fixShared, evidence: few(lines, "addresses"),
 	}
@@ -265,15 +270,17 @@ func tellLogins(m *machine, id string, s spell) words {
 	case s.starts > 0:
 		did = " and did nothing in between but ask for the full list anew, as an engine does when it starts"
 	}
-	of := func(n int, what string) string {
-		return fmt.Sprintf("%s %d of the last %d logins", what, n, s.looked)
-	}
 	lines := []string{fmt.Sprintf("first login at %s, last at %s, median gap %s", clock(s.first), clock(s.last), span(s.median.Milliseconds()))}
+	of := func(n int, what string) {
+		lines = append(lines, fmt.Sprintf("%d of the last %d logins %s", n, s.looked, what))
+	}
 	if s.probe {
-		lines = append(lines, of(s.lones, "nothing followed at once after"))
+		of(s.lones, "had nothing after them at once")
 	} else {
-		lines = append(lines, of(s.starts, "a startup pull followed"))
-		lines = append(lines, of(s.bares, "no scenarios were declared, as by an engine in a fresh container, in"))
+		of(s.starts, "had a startup pull after them")
+	}
+	if s.bares > 0 {
+		of(s.bares, "declared no scenarios, as an engine in a fresh container does")
 	}
 	if s.worked {
 		lines = append(lines, "an engine with the same machine id was at work in between")
@@ -298,8 +305,8 @@ func (w *Watch) tellCrowd(a *address, key addrKey, cr crowd) words {
 		lines = append(lines, fmt.Sprintf("machine %s: last login at %s", n.machine, clock(n.last)))
 	}
 	return words{
-		summary: fmt.Sprintf("%s%s logged in from %s in %s",
-			atLeast(cr.machines, maxNeighbours), count(cr.machines, "machine", "machines"), show(key), span(cr.last-cr.first)),
+		summary: fmt.Sprintf("%s machines logged in from %s in %s",
+			orMore(cr.machines, maxNeighbours), show(key), span(cr.last-cr.first)),
 		fix: fmt.Sprintf(fixCrowd, show(key)), evidence: few(lines, "machines"),
 	}
 }
@@ -312,7 +319,7 @@ func show(k addrKey) string {
 	return k.prefix().String()
 }
 
-func clock(ms int64) string { return time.UnixMilli(ms).UTC().Format("15:04:05 UTC") }
+func clock(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func times(n int) string {
 	switch n {
@@ -331,11 +338,12 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-func atLeast(n, most int) string {
+// orMore writes a number that is not counted further than most.
+func orMore(n, most int) string {
 	if n >= most {
-		return "at least "
+		return fmt.Sprintf("%d or more", n)
 	}
-	return ""
+	return strconv.Itoa(n)
 }
 
 // few cuts lines to maxEvidence and says how many are missing.

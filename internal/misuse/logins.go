@@ -15,6 +15,10 @@ const soon = 2 * time.Second
 // latest: 15 seconds, and time for a slow machine.
 const startup = time.Minute
 
+// settled is how long an engine has to last to be no restart loop, whatever it
+// does: those that make a finding log in more often.
+const settled = 10 * time.Minute
+
 // did is what is known about one login, and about what came from its address
 // between it and the next.
 type did uint8
@@ -24,17 +28,17 @@ const (
 	called                  // metrics or the like followed soon, as at a start
 	acted                   // anything followed soon
 	started                 // a startup pull followed
-	pulled
 	pushed
 	polled
+	lasted // it pulled after its start, or was still there after settled
 )
 
 func (d did) any(of did) bool { return d&of != 0 }
 
 // works reports whether an engine was at work after the login, not merely
-// starting: it pulled, or pushed or polled without having started.
+// starting: it lasted, or it pushed or polled without having started.
 func (d did) works() bool {
-	return d.any(pulled) || d.any(pushed) && !d.any(started) || d.any(polled) && !d.any(started|called|bare)
+	return d.any(lasted) || d.any(pushed) && !d.any(started) || d.any(polled) && !d.any(started|called|bare)
 }
 
 // logins is a machine's last logins, oldest first. Times are the low 32 bits of
@@ -63,6 +67,7 @@ func (m *machine) login(at int64, key addrKey, c *Contact, window int64) {
 	if m.logins == nil {
 		m.logins = &logins{}
 	}
+	m.lasts = addrKey{}
 	l := m.logins
 	if at-l.last > window {
 		l.n, l.count = 0, 0
@@ -97,11 +102,15 @@ func (m *machine) login(at int64, key addrKey, c *Contact, window int64) {
 // follow notes what follows a login: the last one from that address, and the
 // last one from the other family, which is the same dual-stack host's for all
 // that can be seen. It reports whether that says anything new about it.
-func (l *logins) follow(at int64, key addrKey, what What) (news bool) {
-	tag, other := key.tag(), false
+func (m *machine) follow(at int64, key addrKey, what What) (news bool) {
+	l, tag, other := m.logins, key.tag(), false
 	for i := int(l.n) - 1; i >= 0; i-- {
 		if l.from[i] == tag {
-			return l.note(i, at, what) || news
+			news = l.note(i, at, what) || news
+			if i == int(l.n)-1 && l.did[i].any(lasted) {
+				m.lasts = key
+			}
+			return news
 		}
 		if !other && (l.from[i]^tag)&1 != 0 {
 			news, other = l.note(i, at, what), true
@@ -121,17 +130,20 @@ func (l *logins) note(i int, at int64, what What) (news bool) {
 		i = l.without(started, i, at-startup.Milliseconds())
 		d = started
 	case Pull:
-		d = pulled
+		d = lasted
 	case Push:
 		d = pushed
 	case Poll:
 		d = polled
 	}
-	if at-l.time(i) <= soon.Milliseconds() {
+	switch age := at - l.time(i); {
+	case age > settled.Milliseconds():
+		d |= lasted
+	case age > soon.Milliseconds():
+	case what == Other:
+		d |= acted | called
+	default:
 		d |= acted
-		if what == Other {
-			d |= called
-		}
 	}
 	news = l.did[i]|d != l.did[i]
 	l.did[i] |= d

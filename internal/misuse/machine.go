@@ -3,15 +3,19 @@ package misuse
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// machine is what one machine id did, from all its addresses.
+// machine is what one machine id did, from all its addresses. What each contact
+// looks at stands first, close together.
 type machine struct {
+	homes  []home  // at most maxHomes
+	one    [1]home // what homes starts with: nearly all machines have one
+	logins *logins // nil before the first
+	lasts  addrKey // where all is known about the last login: whatever follows says nothing new
+	moves  moves
+
 	organisation string
-	homes        []home  // at most maxHomes
-	one          [1]home // what homes starts with: nearly all machines have one
-	logins       *logins // nil before the first
-	moves        moves
 }
 
 // home is an address of a machine.
@@ -30,6 +34,12 @@ type moves struct {
 	returns     int        // of these, to one that the machine was at within the window
 	lastReturn  int64
 	first, last int64 // change
+}
+
+func (m *machine) join(organisation string) {
+	if organisation != "" && organisation != m.organisation {
+		m.organisation = strings.Clone(organisation)
+	}
 }
 
 // visit notes a contact from key, and reports whether it is the first one there

@@ -168,14 +168,14 @@ func (w *Watch) seeMachine(at int64, key addrKey, c *Contact) (id string, news b
 	}
 	at = r.touch(s, at, w.windowMs)
 	m := &r.v
-	if c.Organisation != "" && c.Organisation != m.organisation {
-		m.organisation = strings.Clone(c.Organisation)
+	if m.organisation == "" || c.What == Login { // a machine that changes hands logs in again
+		m.join(c.Organisation)
 	}
 	news = m.visit(at, key, w.windowMs)
 	if c.What == Login {
 		m.login(at, key, c, w.windowMs)
 		news = true
-	} else if m.logins != nil && m.logins.follow(at, key, c.What) {
+	} else if m.logins != nil && m.lasts != key && m.follow(at, key, c.What) {
 		news = true
 	}
 	return r.key, news

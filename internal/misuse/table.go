@@ -9,7 +9,8 @@ import (
 const shardCount = 64
 
 // table is a bounded map in shards, each of which knows the order in which its
-// records were last touched.
+// records were last touched, to within a 16th of the window: to move a record
+// costs more than all else that a contact does.
 type table[K comparable, V any] struct {
 	shards [shardCount]shard[K, V]
 }
@@ -25,10 +26,12 @@ type shard[K comparable, V any] struct {
 }
 
 type record[K comparable, V any] struct {
+	last  int64 // Unix ms of the last contact
+	moved int64 // that at which it last became the newest
+	key   K
+	v     V
+
 	prev, next *record[K, V]
-	last       int64 // Unix ms of the last contact
-	key        K
-	v          V
 }
 
 func newTable[K comparable, V any](limit int) *table[K, V] {
@@ -66,7 +69,7 @@ func (s *shard[K, V]) add(key K, expired int64) *record[K, V] {
 	return r
 }
 
-// touch makes r the newest record and returns the time to reckon with: that of
+// touch notes a contact and returns the time to reckon with: that of
 // the last contact when the clock has gone back a little; by more than the
 // window, and the record starts afresh.
 func (r *record[K, V]) touch(s *shard[K, V], at, window int64) int64 {
@@ -78,7 +81,8 @@ func (r *record[K, V]) touch(s *shard[K, V], at, window int64) int64 {
 		at = r.last
 	}
 	r.last = at
-	if s.ends.next != r {
+	if d := at - r.moved; d > window/16 || d < 0 {
+		r.moved = at
 		r.unlink()
 		s.link(r)
 	}
