@@ -18,9 +18,9 @@ import (
 // The layers above the root, lowest first. A package may import those of lower
 // layers, save for what forbidden says, and none of its own layer.
 var (
-	pure       = []string{"internal/wire", "internal/policy", "internal/consensus", "internal/ratelimit"}
+	pure       = []string{"internal/wire", "internal/policy", "internal/consensus", "internal/ratelimit", "internal/misuse"}
 	adapters   = []string{"internal/store", "internal/stream", "internal/enrich"}
-	services   = []string{"internal/enroll", "internal/ingest", "internal/tally", "internal/publish", "internal/orders"}
+	services   = []string{"internal/enroll", "internal/ingest", "internal/tally", "internal/publish", "internal/orders", "internal/abuse"}
 	transports = []string{"internal/edge", "internal/console", "internal/sieve", "internal/guard"}
 	top        = []string{"internal/roles", "cmd"}
 )
@@ -51,8 +51,8 @@ var forbidden = []struct {
 		reason: "the pure layer does no I/O: it is given what it needs",
 	},
 	{
-		from: adapters, to: slices.Concat(pure, services, transports, top, []string{"internal/ops"}),
-		reason: "an adapter serves whoever declares what it needs, and knows none of them",
+		from: adapters, to: slices.Concat(pure, services, transports, top, []string{"internal/ops"}), unless: []string{"internal/ratelimit"},
+		reason: "an adapter serves whoever declares what it needs, and knows none of them; bans and limits are vocabulary that is stored",
 	},
 	{
 		from: services, to: adapters,
