@@ -1,29 +1,37 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"muster"
+	"muster/internal/join"
 	"muster/internal/upstream"
 )
 
-// examineCentral asks the Central API at raw how this address stands there. free
-// says that it refuses it nothing.
-func examineCentral(ctx context.Context, o Options, raw string) (s Section, free bool) {
-	s = Section{Name: "central API", About: raw}
-	base, err := url.Parse(raw)
+// examineCentral asks the engine's Central API how this address stands there;
+// nil when it does not tell.
+func examineCentral(ctx context.Context, o Options, cred join.Credentials) (s Section, told *upstream.Standing) {
+	s = newSection(centralSection, cred.URL)
+	base, err := url.Parse(cred.URL)
 	if err != nil {
-		return s, false // told with the credentials
+		return s, nil // told with the credentials
 	}
-	if isCrowdSec(raw) {
+	if isCrowdSec(cred.URL) {
 		s.ok("CrowdSec's own: it is not asked, because any call during a ban prolongs it. The engine's log tells of bans.")
-		return s, false
+		return s, nil
 	}
+	defer func() {
+		for i := range s.Findings {
+			s.Findings[i].Machine = cmp.Or(s.Findings[i].Machine, cred.Login)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	asked := o.Now()
@@ -31,18 +39,18 @@ func examineCentral(ctx context.Context, o Options, raw string) (s Section, free
 	answered := o.Now()
 	if found := checkReach(base, err); len(found) > 0 {
 		s.found(found...)
-		return s, false
+		return s, nil
 	}
 	if answer != nil {
 		s.check("Its clock and this machine's agree.", checkClock(answer.Header, asked, answered))
 	}
 	if !isMuster {
 		s.check("It is not a Muster, or one that does not tell about bans: the engine's log does.", checkAnswer(answer))
-		return s, false
+		return s, nil
 	}
 	s.check("It is a Muster and does not refuse this address ("+standing.Address+").", checkStanding(standing, answered))
 	s.found(standing.Findings...)
-	return s, !standing.Banned
+	return s, &standing
 }
 
 // checkReach judges the error of a call. A ban is no failure to reach.
@@ -121,7 +129,7 @@ func checkStanding(s upstream.Standing, now time.Time) []muster.Finding {
 	if !b.Until.IsZero() {
 		until = "until " + at(b.Until)
 		if !now.IsZero() {
-			until += " (" + b.Until.Sub(now).Round(time.Minute).String() + " from now)"
+			until += " (" + strings.TrimSuffix(b.Until.Sub(now).Round(time.Minute).String(), "0s") + " from now)"
 		}
 	}
 	f := muster.Finding{

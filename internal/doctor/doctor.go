@@ -8,6 +8,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"muster"
@@ -19,6 +20,7 @@ const (
 	Banned              muster.FindingKind = "banned"                // the Central API refuses this address
 	RetryingWhileBanned muster.FindingKind = "retrying-while-banned" // which prolongs the ban
 	ManyLogins          muster.FindingKind = "many-logins"           // close to a ban
+	EngineEnded         muster.FindingKind = "engine-ended"          // by itself
 	LoginRefused        muster.FindingKind = "login-refused"         // the credentials are not taken
 	NoCredentials       muster.FindingKind = "no-credentials"        // missing or unusable
 	ForeignPolling      muster.FindingKind = "foreign-polling"       // the engine shows its token to CrowdSec's polling API
@@ -56,6 +58,17 @@ type Section struct {
 	Findings []muster.Finding `json:"findings"`
 }
 
+// The sections.
+const (
+	engineSection  = "engine"
+	centralSection = "central API"
+	serverSection  = "server"
+)
+
+func newSection(name, about string) Section {
+	return Section{Name: name, About: about, OK: []string{}, Findings: []muster.Finding{}} // lists in JSON, never null
+}
+
 func (s *Section) ok(line string) { s.OK = append(s.OK, line) }
 
 func (s *Section) found(f ...muster.Finding) { s.Findings = append(s.Findings, f...) }
@@ -67,21 +80,6 @@ func (s *Section) check(line string, found []muster.Finding) {
 	if len(found) == 0 && line != "" {
 		s.ok(line)
 	}
-}
-
-// Worst counts the findings that call for something to be done.
-func (r Report) Worst() (critical, warnings int) {
-	for _, s := range r.Sections {
-		for _, f := range s.Findings {
-			switch f.Severity {
-			case muster.Critical:
-				critical++
-			case muster.Warning:
-				warnings++
-			}
-		}
-	}
-	return critical, warnings
 }
 
 // Examine examines. It fails only when there is nothing to examine, or not what
@@ -101,11 +99,11 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 		// log whether a ban is over.
 		cred, credErr := e.credentials()
 		var central Section
-		over := false
+		var standing *upstream.Standing
 		if cred.URL != "" {
-			central, over = examineCentral(ctx, o, cred.URL)
+			central, standing = examineCentral(ctx, o, cred)
 		}
-		r.Sections = append(r.Sections, e.examine(ctx, o, cred, credErr, over))
+		r.Sections = append(r.Sections, e.examine(ctx, o, cred, credErr, standing))
 		if cred.URL != "" {
 			r.Sections = append(r.Sections, central)
 		}
@@ -116,5 +114,16 @@ func Examine(ctx context.Context, o Options) (Report, error) {
 	if len(r.Sections) == 0 {
 		return Report{}, muster.Errorf(muster.NotFound, "there is neither an engine nor a Muster on this machine: name the engine's configuration (--engine-config FILE, for a container --config-dir DIR), its log (--engine-log FILE), or Muster's data directory (--data-dir DIR)")
 	}
+	r.sort()
 	return r, nil
+}
+
+// sort puts the worst findings of each section first.
+func (r Report) sort() {
+	rank := []muster.Severity{muster.Critical, muster.Warning, muster.Info}
+	for _, s := range r.Sections {
+		slices.SortStableFunc(s.Findings, func(a, b muster.Finding) int {
+			return cmp.Compare(slices.Index(rank, a.Severity), slices.Index(rank, b.Severity))
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"muster"
 	"muster/internal/join"
+	"muster/internal/upstream"
 )
 
 // engine is where an engine's things are.
@@ -35,7 +36,7 @@ func findEngine(o Options) (*engine, error) {
 		e.config = "" // what was named is examined
 	default:
 		e.Engine, e.err = join.ReadEngine(e.config)
-		if e.err != nil && o.Config != "" && e.Engine == (join.Engine{}) {
+		if missing != nil && o.Config != "" {
 			return nil, e.err
 		}
 	}
@@ -56,10 +57,10 @@ func (e *engine) credentials() (join.Credentials, error) {
 	return join.ReadCredentials(e.Engine.Credentials)
 }
 
-// examine returns the engine's section. over says that its Central API refuses
-// it nothing now, whatever the log tells.
-func (e *engine) examine(ctx context.Context, o Options, cred join.Credentials, credErr error, over bool) Section {
-	s := Section{Name: "engine", About: e.config}
+// examine returns the engine's section. standing is what its Central API says of
+// this address, nil when it does not tell.
+func (e *engine) examine(ctx context.Context, o Options, cred join.Credentials, credErr error, standing *upstream.Standing) Section {
+	s := newSection(engineSection, e.config)
 	switch {
 	case e.err != nil:
 		s.found(muster.Finding{
@@ -83,9 +84,10 @@ func (e *engine) examine(ctx context.Context, o Options, cred join.Credentials, 
 		h := scan(text)
 		now := o.Now()
 		s.ok(fmt.Sprintf("Log: %s, %s", from, h.span()))
-		s.check("No ban and no refused login in it.", checkRefusals(h, cred.Login, over, now))
+		s.check("No ban and no refused login in it.", checkRefusals(h, cred.Login, standing, now))
+		s.check("", checkEnd(h, cred.Login))
 		s.check("No restart loop.", checkRestarts(h, cred.Login, e.Database, now))
-		s.check(fmt.Sprintf("At most %d logins in any 50 minutes of the last day (allowed: 20).", h.mostLogins(now)), checkLogins(h, cred.Login, now))
+		s.check(fmt.Sprintf("Logins in any 50 minutes of the last day: at most %d (allowed: 20).", h.mostLogins(now)), checkLogins(h, cred.Login, now))
 	}
 	return s
 }

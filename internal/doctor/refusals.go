@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/internal/upstream"
 )
 
 // What CrowdSec's Central API allows, and a Muster unless told otherwise; see
@@ -22,16 +23,16 @@ const (
 	// recent is how long ago something may have happened to be going on still.
 	recent = 10 * time.Minute
 	// An engine repeats a refused request twice, at once: that is no retry yet.
-	oneCall = time.Minute
+	oneCall = 10 * time.Second
 	// What lies further back than this is history.
 	judged     = 24 * time.Hour
 	startsLoop = 5 // in a window
 )
 
 // checkRefusals tells whether the Central API refuses this address or this
-// machine, by the end of the log. over says that it does not refuse the address
-// any more.
-func checkRefusals(h *history, machine string, over bool, now time.Time) []muster.Finding {
+// machine, by the end of the log. standing is what the Central API says of it
+// now, nil when it does not tell.
+func checkRefusals(h *history, machine string, standing *upstream.Standing, now time.Time) []muster.Finding {
 	streak := h.refusals()
 	if len(streak) == 0 {
 		return h.checkPassword(machine)
@@ -39,31 +40,67 @@ func checkRefusals(h *history, machine string, over bool, now time.Time) []muste
 	first, last := streak[0], streak[len(streak)-1]
 	until, extends := endOf(last)
 	f := muster.Finding{
-		Kind: Banned, Severity: muster.Critical, Machine: machine, Count: len(streak), First: first.at, Last: last.at,
-		Summary:  fmt.Sprintf("The Central API refused this address %s, the last time at %s.", times(len(streak)), seen(last.at)),
-		Evidence: []string{seen(first.at) + " " + clip(first.text)},
-		Fix:      "Stop the engine (systemctl stop crowdsec, or docker stop), mend the cause, wait until " + seen(until) + ", then start it.",
+		Kind: Banned, Severity: muster.Info, Machine: machine, Count: len(streak), First: first.at, Last: last.at,
+		Summary:  fmt.Sprintf("The Central API refused this address at %s", seen(last.at)),
+		Evidence: []string{"answered: " + said(last)},
 	}
 	if len(streak) > 1 {
-		f.Evidence = append(f.Evidence, seen(last.at)+" "+clip(last.text))
+		f.Summary = fmt.Sprintf("The Central API refused this address %d times, the last time at %s", len(streak), seen(last.at))
+		f.Evidence = append(f.Evidence, "the first time: "+seen(first.at))
 	}
 	switch {
-	case over:
-		f.Severity = muster.Info
-		f.Summary = fmt.Sprintf("The Central API refused this address %s, the last time at %s; it says that this is over.", times(len(streak)), seen(last.at))
+	case standing != nil && !standing.Banned:
+		f.Summary += "; it says that this is over."
 		f.Fix = "Start the engine if it does not run, and mend the cause: the next ban comes of the same."
 		return []muster.Finding{f}
+	case standing != nil:
+		f.Summary += "."
+		f.Fix = "As it says itself, see below."
+		extends = standing.Ban.Extends
 	case !until.IsZero() && now.After(until):
-		f.Severity = muster.Info
-		f.Summary = fmt.Sprintf("The Central API refused this address %s; that should be over since %s.", times(len(streak)), seen(until))
+		f.Summary += "; that should be over since " + seen(until) + "."
 		f.Fix = "Ask with cscli capi status, once: it is a login."
 		return []muster.Finding{f}
+	default:
+		f.Severity = muster.Critical
+		f.Summary += "."
+		f.Fix = "Stop the engine (systemctl stop crowdsec, or docker stop), mend the cause, wait until " + seen(until) + ", then start it."
+		if until.IsZero() {
+			f.Fix = "Stop the engine (systemctl stop crowdsec, or docker stop), mend the cause, and ask the Central API's operator to lift the ban."
+		}
 	}
 	found := []muster.Finding{f}
 	if extends {
 		found = append(found, h.checkRetries(machine, first, now)...)
 	}
 	return found
+}
+
+// checkEnd tells whether the engine ended by itself and was not started again.
+// That it was refused is told by checkRefusals.
+func checkEnd(h *history, machine string) []muster.Finding {
+	var last event
+	for _, e := range h.events {
+		if e.kind == died || e.kind == started {
+			last = e
+		}
+	}
+	if last.kind != died {
+		return nil
+	}
+	if _, told := judge(last.text); told {
+		return nil
+	}
+	f := muster.Finding{
+		Kind: EngineEnded, Severity: muster.Critical, Machine: machine, Count: 1, Last: last.at,
+		Summary:  "The engine ended by itself at " + seen(last.at) + ", and the log tells of no start after that.",
+		Evidence: []string{clip(last.text)},
+		Fix:      "Mend what it says, then start it.",
+	}
+	if strings.Contains(last.text, msgLoginFatal) {
+		f.Fix = "Engines cannot start while their Central API does not let them log in: see to that first, then start it."
+	}
+	return []muster.Finding{f}
 }
 
 // refusals returns the events of the ban that the log ends with: refused calls
@@ -105,7 +142,7 @@ func endOf(e event) (until time.Time, extends bool) {
 func (h *history) checkRetries(machine string, first event, now time.Time) []muster.Finding {
 	var retries []event
 	for _, e := range h.events {
-		if e.kind != started && e.kind != died && !e.at.IsZero() && e.at.Sub(first.at) > oneCall {
+		if e.kind.isCall() && !e.at.IsZero() && e.at.Sub(first.at) > oneCall {
 			retries = append(retries, e)
 		}
 	}
@@ -115,10 +152,9 @@ func (h *history) checkRetries(machine string, first event, now time.Time) []mus
 	last := retries[len(retries)-1]
 	f := muster.Finding{
 		Kind: RetryingWhileBanned, Severity: muster.Warning, Machine: machine, Count: len(retries), First: retries[0].at, Last: last.at,
-		Summary: fmt.Sprintf("The engine called %d times more after the first refusal (%s), and every call starts the ban again.", len(retries), seen(first.at)),
+		Summary: fmt.Sprintf("The engine called again %s after the first refusal (%s), and every call starts the ban again.", times(len(retries)), seen(first.at)),
 		Evidence: []string{
-			fmt.Sprintf("first call after it: %s %s", seen(retries[0].at), clip(retries[0].text)),
-			fmt.Sprintf("last call: %s %s", seen(last.at), clip(last.text)),
+			fmt.Sprintf("from %s to %s", seen(retries[0].at), seen(last.at)),
 		},
 		Fix: "Stop it now: systemctl stop crowdsec (or docker stop); also its health checks and timers that run cscli capi status.",
 	}
@@ -148,7 +184,7 @@ func (h *history) checkPassword(machine string) []muster.Finding {
 	return []muster.Finding{{
 		Kind: LoginRefused, Severity: muster.Critical, Machine: machine, Count: count, Last: last.at,
 		Summary:  "The Central API does not take the engine's credentials: it knows no such machine, or another password.",
-		Evidence: []string{seen(last.at) + " " + clip(last.text)},
+		Evidence: []string{"answered: " + said(*last), "at " + seen(last.at)},
 		Fix:      "Stop the engine before the wrong logins end in a ban, then muster join URL --key KEY (for CrowdSec's own: cscli capi register), and start it.",
 	}}
 }
@@ -166,17 +202,38 @@ func checkRestarts(h *history, machine, database string, now time.Time) []muster
 		Evidence: []string{fmt.Sprintf("from %s to %s", seen(first.at), seen(last.at))},
 		Fix:      "Look why it stops (journalctl -u crowdsec -n 100, or docker logs), stop it until that is mended, and keep its data directory on a volume: it holds the token that saves a login.",
 	}
-	for _, e := range h.events {
-		if e.kind == died && !e.at.Before(first.at) && e.at.Sub(last.at) < recent {
-			f.Evidence = append(f.Evidence[:1], "it ended with: "+clip(e.text))
-		}
-	}
+	f.Evidence = append(f.Evidence, h.endings(first.at, last.at)...)
 	if database != "" {
 		if _, err := os.Stat(database); err != nil {
 			f.Evidence = append(f.Evidence, "no database at "+database+": every start without one is a login")
 		}
 	}
 	return []muster.Finding{f}
+}
+
+// endings tells how the processes that were started from first to last ended.
+func (h *history) endings(first, last time.Time) (evidence []string) {
+	var why event
+	told := 0
+	for _, e := range h.events {
+		if e.at.Before(first) || e.at.Sub(last) > recent {
+			continue
+		}
+		switch {
+		case e.kind == stopped:
+			told++
+		// A refused login ends a process too, but it is what the restarts led to.
+		case e.kind == died && (why.text == "" || !strings.Contains(e.text, msgLoginFatal) || strings.Contains(why.text, msgLoginFatal)):
+			why = e
+		}
+	}
+	if told > 0 {
+		evidence = append(evidence, fmt.Sprintf("told to stop (SIGTERM): %s; does a health check do that?", times(told)))
+	}
+	if why.text != "" {
+		evidence = append(evidence, "ended by itself at "+seen(why.at)+": "+said(why))
+	}
+	return evidence
 }
 
 // checkLogins finds logins that come near to a ban.
@@ -231,6 +288,14 @@ func seen(t time.Time) string {
 		return "(at an unknown time)"
 	}
 	return at(t)
+}
+
+// said returns what the Central API answered, or the whole line of another event.
+func said(e event) string {
+	if _, answer, ok := strings.Cut(e.text, msgAPIError); ok {
+		return clip(answer)
+	}
+	return clip(e.text)
 }
 
 // clip keeps a line of a log readable.

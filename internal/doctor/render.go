@@ -29,24 +29,41 @@ func (r Report) Write(out io.Writer, style Style) error {
 			b.WriteString("  " + style.tick() + printable(line) + "\n")
 		}
 		for _, f := range s.Findings {
+			if s.Name != serverSection { // elsewhere it is the same machine all along
+				f.Machine = ""
+			}
 			style.finding(&b, f)
 		}
 	}
-	b.WriteString("\n" + r.Summary() + "\n")
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-// Summary is the last line: how many things there are to do.
-func (r Report) Summary() string {
-	critical, warnings := r.Worst()
-	switch {
+// ToDo says how much there is to do, "" for nothing.
+func (r Report) ToDo() string {
+	switch critical, warnings := r.count(); {
 	case critical+warnings == 0:
-		return "Nothing is wrong."
+		return ""
 	case critical == 0:
-		return fmt.Sprintf("To do: %d (warnings).", warnings)
+		return fmt.Sprintf("warnings: %d", warnings)
+	default:
+		return fmt.Sprintf("critical: %d, warnings: %d", critical, warnings)
 	}
-	return fmt.Sprintf("To do: %d, %d of it now.", critical+warnings, critical)
+}
+
+// count counts the findings that call for something to be done.
+func (r Report) count() (critical, warnings int) {
+	for _, s := range r.Sections {
+		for _, f := range s.Findings {
+			switch f.Severity {
+			case muster.Critical:
+				critical++
+			case muster.Warning:
+				warnings++
+			}
+		}
+	}
+	return critical, warnings
 }
 
 func (s Style) tick() string {

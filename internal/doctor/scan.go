@@ -16,12 +16,16 @@ type eventKind int
 const (
 	started   eventKind = iota // the process began
 	died                       // and ended, with a word about why
+	stopped                    // and was told to end
 	attempted                  // a login was sent, or may have been: engines do not log the ones that go well
 	banned                     // refused with Muster's answer to banned clients
 	forbidden                  // refused with a 403 that explains nothing
 	refused                    // refused because of the credentials
 	served                     // the Central API did what it was asked
 )
+
+// isCall reports whether the Central API was called.
+func (k eventKind) isCall() bool { return k >= attempted }
 
 // event is one thing that happened, with the line that tells of it.
 type event struct {
@@ -51,6 +55,7 @@ func (h *history) span() string {
 // What engines log, taken from 1.7.8 and 1.4.6.
 const (
 	msgStart      = "Crowdsec v"
+	msgStop       = "Crowdsec service shutting down"
 	msgLogin      = "Loading CAPI manager"                          // since 1.5: then it logs in
 	msgLoginFatal = "unable to run local API: authenticate watcher" // and that failed
 	msgAPIError   = "API error: "                                   // what the Central API (or the local one) answered
@@ -102,8 +107,13 @@ func scan(text []byte) *history {
 			starting = true
 		case msgStatus.MatchString(msg), msgRetry.MatchString(msg), starting && msgRetryBusy.MatchString(msg):
 			add(attempted)
+		case strings.HasPrefix(msg, msgStop):
+			add(stopped)
 		case strings.Contains(msg, msgAPIError):
 			if kind, ok := judge(msg); ok {
+				if strings.Contains(msg, "/v2/") { // engines before 1.5 log in for every call until one goes well
+					add(attempted)
+				}
 				add(kind)
 			}
 			starting = false

@@ -40,7 +40,7 @@ type ban struct {
 
 // examineServer reads what a Muster knows about itself and its clients.
 func examineServer(ctx context.Context, server Server) Section {
-	s := Section{Name: "server", About: server.Name()}
+	s := newSection(serverSection, server.Name())
 	var st status
 	if err := server.Get(ctx, "/status", &st); err != nil {
 		s.found(muster.Finding{

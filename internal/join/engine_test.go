@@ -92,6 +92,35 @@ func TestCredentialsPath(t *testing.T) {
 	}
 }
 
+func TestReadEngine(t *testing.T) {
+	here := t.TempDir()
+	const server = "api: {server: {online_client: {credentials_path: /srv/online.yaml}}}\n"
+	for _, test := range []struct {
+		name, config string
+		want         Engine
+		err          string
+	}{
+		{
+			"as packaged", "common: {log_media: file, log_dir: /var/log/}\ndb_config: {type: sqlite, db_path: /var/lib/crowdsec/data/crowdsec.db}\n" + server,
+			Engine{Credentials: "/srv/online.yaml", Log: "/var/log/crowdsec.log", Database: "/var/lib/crowdsec/data/crowdsec.db"}, "",
+		},
+		{"a container", "common: {log_media: stdout, log_dir: /var/log/}\ndb_config: {type: mysql}\n" + server, Engine{Credentials: "/srv/online.yaml"}, ""},
+		{"relative", "common: {log_media: file, log_dir: ./}\n" + server, Engine{Credentials: "/srv/online.yaml"}, ""},
+		{"without a local API", "common: {log_media: file, log_dir: /var/log}\n", Engine{Log: "/var/log/crowdsec.log"}, "no api.server section"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(here, "config.yaml")
+			if err := os.WriteFile(path, []byte(test.config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := ReadEngine(path)
+			if got != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("expected %+v, %q, got %+v, %v", test.want, test.err, got, err)
+			}
+		})
+	}
+}
+
 func TestNormaliseURL(t *testing.T) {
 	for in, want := range map[string]string{
 		"http://127.0.0.1:8600":            "http://127.0.0.1:8600/",

@@ -30,7 +30,9 @@ type central struct {
 	enrolled   map[string]bool
 	accept     bool // enrolment needs no person
 	key        string
-	closed     bool // registration refused
+	closed     bool   // registration refused
+	busy       int    // answers of 503 before it serves
+	banned     string // what GET api/v1/ban says; "": this is no Muster that tells
 	registered int
 	lastEnrol  map[string]any
 }
@@ -44,6 +46,22 @@ func (c *central) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	message := func(status int, text string) { say(status, map[string]string{"message": text}) }
+	switch path := strings.TrimPrefix(r.URL.Path, "/prefix"); {
+	case path == "/api/v1/ban" && c.banned != "":
+		w.Header().Set("Date", "Fri, 20 Nov 2026 23:59:58 GMT") // as Options.Now
+		fmt.Fprint(w, c.banned)
+		return
+	case path == "/api/v1/ban":
+		http.NotFound(w, r)
+		return
+	case c.banned != "":
+		c.t.Errorf("%s %s during a ban: that prolongs it", r.Method, r.URL.Path)
+	case c.busy > 0:
+		c.busy--
+		w.Header().Set("Retry-After", "0")
+		message(503, "starting up")
+		return
+	}
 	var body map[string]any
 	if r.Method == http.MethodPost {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
@@ -240,6 +258,10 @@ func TestJoin(t *testing.T) {
 		{"no-papi", func(m *machine) { m.options.NoPAPI = true }},
 		{"closed", func(m *machine) { m.api.closed = true; m.write(name, crowdsecs) }},
 		{"bad-key", func(m *machine) { m.options.Key = "badkey"; m.write(name, crowdsecs) }},
+		{"busy", func(m *machine) { m.api.busy = 1 }},
+		{"banned", func(m *machine) {
+			m.api.banned = `{"address":"203.0.113.9","banned":true,"until":"2026-11-21T01:00:00Z","reason":"more than 20 logins in 50 minutes from one address","scope":"all","extends_on_retry":true,"appeal":"abuse@muster.example.org","findings":[],"server":"muster"}`
+		}},
 		{"no-local-api", func(m *machine) { m.write("config.yaml", "api:\n  client: {}\n") }},
 		{"no-online-client", func(m *machine) { m.write("config.yaml", "api:\n  server: {listen_uri: 127.0.0.1:8080}\n") }},
 	} {
@@ -275,6 +297,31 @@ func TestJoinSendsWhatEnginesSend(t *testing.T) {
 		if len(login) != 48 || len(password) != 64 {
 			t.Errorf("expected 48 and 64 characters as cscli makes them, got %d and %d", len(login), len(password))
 		}
+	}
+}
+
+// A server that does not tell of bans refuses the first call.
+func TestJoinExplainsARefusalAsABan(t *testing.T) {
+	calls := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls++
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"message":"banned: 203.0.113.9 is not served","code":"banned","address":"203.0.113.9","scope":"all","until":"2026-11-21T01:00:00Z","retry_after":3600,"extends_on_retry":true,"reason":"too many logins"}`)
+	}))
+	defer srv.Close()
+	m := newMachine(t)
+	m.options.URL = srv.URL
+	err := Join(t.Context(), m.options)
+	if err == nil {
+		t.Fatal("expected an error")
+	}
+	for _, want := range []string{"banned there until 2026-11-21T00:59:58Z", "too many logins", "muster admin ban lift 203.0.113.9"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("expected %q in: %v", want, err)
+		}
+	}
+	if calls != 1 {
+		t.Errorf("expected to stop at the first refusal, made %d calls", calls)
 	}
 }
 
