@@ -21,6 +21,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the Central API and its console: the default product, in one process."`
 	Join    joinCmd    `cmd:"" help:"Connect the engine on this machine to a Muster."`
 	Leave   leaveCmd   `cmd:"" help:"Give the engine on this machine its old Central API back."`
+	Doctor  doctorCmd  `cmd:"" help:"Say what is wrong with the engine and the Muster on this machine: bans, restart loops, clocks."`
 	Admin   adminCmd   `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
 	Order   orderCmd   `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
 	Bench   benchCmd   `cmd:"" help:"Measure a server with simulated engines."`
