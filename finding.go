@@ -1,9 +1,6 @@
 package muster
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // FindingKind names what a Finding is about; programs branch on it.
 type FindingKind string
@@ -33,15 +30,15 @@ type Finding struct {
 	Kind     FindingKind `json:"kind"`
 	Severity Severity    `json:"severity"`
 	// Machine or Address is whom it is about; at least one is set.
-	Machine      string       `json:"machine,omitempty"`
-	Organisation string       `json:"organisation,omitempty"` // the machine's
-	Address      netip.Prefix `json:"address,omitzero"`       // a v4 address, or the /64 of a v6 address
-	Summary      string       `json:"summary"`                // one sentence, with the counts
-	Evidence     []string     `json:"evidence,omitempty"`     // at most 8 lines: addresses, machines, times
-	Fix          string       `json:"fix"`                    // one line: what to do
-	Count        int          `json:"count"`                  // of what the summary counts
-	First        time.Time    `json:"first"`
-	Last         time.Time    `json:"last"`
+	Machine      string    `json:"machine,omitempty"`
+	Organisation string    `json:"organisation,omitempty"` // the machine's
+	Address      Source    `json:"address,omitzero"`       // a v4 address, or the /64 of a v6 address
+	Summary      string    `json:"summary"`                // one sentence, with the counts
+	Evidence     []string  `json:"evidence,omitempty"`     // at most 8 lines: addresses, machines, times
+	Fix          string    `json:"fix"`                    // one line: what to do
+	Count        int       `json:"count"`                  // of what the summary counts
+	First        time.Time `json:"first"`
+	Last         time.Time `json:"last"`
 }
 
 // AuditEntry is one change that a person made.

@@ -82,6 +82,23 @@ func (s Source) String() string {
 	}
 }
 
+// MarshalText writes what String does; nothing for the zero Source.
+func (s Source) MarshalText() ([]byte, error) {
+	if !s.IsValid() {
+		return nil, nil
+	}
+	return []byte(s.String()), nil
+}
+
+// UnmarshalText reads what ParseSource does; nothing is the zero Source.
+func (s *Source) UnmarshalText(text []byte) (err error) {
+	*s = Source{}
+	if len(text) > 0 {
+		*s, err = ParseSource(string(text))
+	}
+	return err
+}
+
 // Group returns the prefix that decides the partition: a v4 address itself, a
 // v6 address its /64 (one subscriber line owns all of it), a range itself or,
 // for v6 ranges longer than /64, their /64.

@@ -21,8 +21,9 @@ import (
 type Store interface {
 	// Bans returns those that have not ended at now.
 	Bans(ctx context.Context, now time.Time) ([]ratelimit.Ban, error)
-	// ChangeBans stores put, each in place of the ban of its range; moves the end
-	// of those in extended that are still stored; and deletes the bans of gone.
+	// ChangeBans stores put, each in place of the ban of its range, unless that is a
+	// person's in force and this is not; moves the end of those in extended that
+	// are still stored, never to an earlier time; and deletes the bans of gone.
 	ChangeBans(ctx context.Context, put, extended []ratelimit.Ban, gone []netip.Prefix, audit ...muster.AuditEntry) error
 
 	// ChangedLimits returns the limits that were changed at run time.

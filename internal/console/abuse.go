@@ -157,7 +157,7 @@ func (a *API) lookup(text string, p netip.Prefix) (ratelimit.Ban, []muster.Findi
 
 // within selects findings about addresses in p.
 func within(findings []muster.Finding, p netip.Prefix) []muster.Finding {
-	return slices.DeleteFunc(slices.Clone(findings), func(f muster.Finding) bool { return !f.Address.Overlaps(p) })
+	return slices.DeleteFunc(slices.Clone(findings), func(f muster.Finding) bool { return !f.Address.IsValid() || !f.Address.Prefix().Overlaps(p) })
 }
 
 func (a *API) addBan(r *http.Request) (any, error) {
@@ -275,7 +275,7 @@ type findingView struct {
 
 func viewFinding(f muster.Finding) findingView {
 	return findingView{
-		f.Kind, f.Severity, f.Machine, f.Organisation, addressText(f.Address),
+		f.Kind, f.Severity, f.Machine, f.Organisation, addressText(f.Address.Prefix()),
 		f.Summary, orEmpty(f.Evidence), f.Fix, f.Count, f.First, f.Last,
 	}
 }

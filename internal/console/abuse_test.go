@@ -145,10 +145,10 @@ func TestShowBan(t *testing.T) {
 	r.guard.bans = []ratelimit.Ban{limiterBan(t, "203.0.113.0/24"), limiterBan(t, "198.51.100.7")}
 	r.guard.findings = []muster.Finding{
 		{
-			Kind: muster.RestartLoop, Severity: muster.Critical, Machine: "m1", Organisation: "org-a", Address: netip.MustParsePrefix("203.0.113.9/32"),
+			Kind: muster.RestartLoop, Severity: muster.Critical, Machine: "m1", Organisation: "org-a", Address: source("203.0.113.9"),
 			Summary: "21 logins of m1", Evidence: []string{"12:00:00 login"}, Fix: "stop it", Count: 21, First: now, Last: now,
 		},
-		{Kind: muster.StatusProbe, Severity: muster.Warning, Address: netip.MustParsePrefix("198.51.100.7/32"), Summary: "another", First: now, Last: now},
+		{Kind: muster.StatusProbe, Severity: muster.Warning, Address: source("198.51.100.7"), Summary: "another", First: now, Last: now},
 	}
 	ofRange := `{"address":"203.0.113.0/24","scope":"all","reason":"more than 20 logins in 50 minutes from one address","limit":"login-sharing-enrolled",` +
 		`"since":"2026-11-20T12:00:00Z","until":"2026-11-20T13:00:00Z","extends_seconds":3600,"by":"","findings":[` +
@@ -407,9 +407,9 @@ func TestFindings(t *testing.T) {
 		t.Errorf("without findings: %s", a.body)
 	}
 	r.guard.findings = []muster.Finding{
-		{Kind: muster.RestartLoop, Machine: "m1", Address: netip.MustParsePrefix("203.0.113.9/32"), Summary: "a"},
+		{Kind: muster.RestartLoop, Machine: "m1", Address: source("203.0.113.9"), Summary: "a"},
 		{Kind: muster.SharedCredentials, Machine: "m2", Summary: "b"},
-		{Kind: muster.SharedAddress, Address: netip.MustParsePrefix("2001:db8::/64"), Summary: "c"},
+		{Kind: muster.SharedAddress, Address: source("2001:db8::/64"), Summary: "c"},
 	}
 	for query, want := range map[string]string{
 		"": "a b c", "?kind=restart-loop": "a", "?kind=nothing": "", "?address=203.0.113.9": "a", "?address=203.0.113.0/24": "a", "?address=2001:db8::77": "c",
@@ -559,4 +559,12 @@ func TestStandingNamesNobody(t *testing.T) {
 			t.Errorf("%s: got %+v, check %q", kind, h, s.Check[i])
 		}
 	}
+}
+
+func source(text string) muster.Source {
+	s, err := muster.ParseSource(text)
+	if err != nil {
+		panic(err)
+	}
+	return s
 }

@@ -362,7 +362,7 @@ func (g *guard) BanOf(addr netip.Addr) (found ratelimit.Ban, ok bool) {
 
 func (g *guard) Explain(addr netip.Addr) (about []muster.Finding) {
 	for _, f := range g.findings {
-		if !f.Address.IsValid() || f.Address.Contains(addr.Unmap()) { // one about a machine is of everywhere here
+		if !f.Address.IsValid() || f.Address.Prefix().Contains(addr.Unmap()) { // one about a machine is of everywhere here
 			about = append(about, f)
 		}
 	}

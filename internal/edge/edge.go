@@ -7,13 +7,17 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"muster"
+	"muster/internal/abuse"
 	"muster/internal/enroll"
 	"muster/internal/ingest"
+	"muster/internal/misuse"
 	"muster/internal/ops"
 	"muster/internal/orders"
 	"muster/internal/publish"
@@ -38,7 +42,13 @@ type Config struct {
 	Publisher *publish.Publisher
 	Orders    *orders.Service
 	Reports   Reports
+	Abuse     *abuse.Service
 	Limits    Limits
+	// Addr says which address a client has, behind proxies too; always a valid one.
+	Addr func(*http.Request) netip.Addr
+	// Answer is what a client reads at the moment when it is banned; Gate has the
+	// same for later.
+	Answer abuse.Answer
 	// Prefix is the path of the public URL ("/muster/"), for proxies that pass it
 	// on; requests without it are served as well. "" or "/" for none.
 	Prefix string
@@ -64,9 +74,11 @@ type Edge struct {
 	anonymous *bodies // of calls that need no token
 }
 
-// route is one call: its label in metrics and logs, and what serves it.
+// route is one call: its label in metrics and logs, what limits call it, and
+// what serves it.
 type route struct {
 	name  string
+	kind  string // name without the version
 	serve func(http.ResponseWriter, *http.Request) error
 }
 
@@ -122,7 +134,28 @@ func (e *Edge) handle(method, path string, serve func(http.ResponseWriter, *http
 	if e.routes[path] == nil {
 		e.routes[path] = map[string]route{}
 	}
-	e.routes[path][method] = route{name: method + " " + path, serve: serve}
+	e.routes[path][method] = route{name: method + " " + path, kind: kindOf(method, path), serve: serve}
+}
+
+// kindOf names a call for limits: without the version, because a client must
+// not have the double of what is allowed by using both.
+func kindOf(method, path string) string {
+	for _, v := range []string{"/v1", "/v2", "/v3"} {
+		path = strings.TrimPrefix(path, v)
+	}
+	return method + " " + path
+}
+
+// Kinds returns what limits may count besides logins: every call.
+func Kinds() []string {
+	var kinds []string
+	for _, methods := range New(Config{}).routes {
+		for _, rt := range methods {
+			kinds = append(kinds, rt.kind)
+		}
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }
 
 // ServeHTTP finds the call by its exact path. There is no redirect anywhere: a
@@ -149,17 +182,42 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.otherMethod(w, r, path, methods)
 		return
 	}
-	ops.RecordOf(r.Context()).Route = rt.name
+	rec := ops.RecordOf(r.Context())
+	rec.Route = rt.name
+	if e.cfg.Abuse.Counts(rt.kind) {
+		r = r.WithContext(context.WithValue(r.Context(), countedKey{}, rt.kind))
+	}
 	if err := rt.serve(w, r); err != nil {
 		e.problem(w, r, err)
 	}
 }
 
-// path brings a request's path into the form of the route table: without the
-// public URL's prefix, doubled slashes and the trailing slash that Go engines
-// add to /metrics/.
-func (e *Edge) path(path string) string {
-	if p := strings.TrimSuffix(e.cfg.Prefix, "/"); p != "" {
+// countedKey finds the kind of a request that limits count.
+type countedKey struct{}
+
+// spend counts a request against the limits on its kind, as that of client.
+func (e *Edge) spend(r *http.Request, client abuse.Client) error {
+	if kind, ok := r.Context().Value(countedKey{}).(string); ok {
+		return e.cfg.Abuse.Spend(kind, client)
+	}
+	return nil
+}
+
+// client is who makes a request, in the words of the limits.
+func (e *Edge) client(r *http.Request, id *enroll.Identity) abuse.Client {
+	return abuse.Client{
+		Addr: e.cfg.Addr(r), Machine: id.Machine, Organisation: id.Organisation, Plan: id.Plan,
+		Sharing: id.Sharing, Agent: r.UserAgent(),
+	}
+}
+
+func (e *Edge) path(path string) string { return routePath(path, e.cfg.Prefix) }
+
+// routePath brings a request's path into the form of the route table: without
+// the public URL's prefix, doubled slashes and the trailing slash that Go
+// engines add to /metrics/.
+func routePath(path, prefix string) string {
+	if p := strings.TrimSuffix(prefix, "/"); p != "" {
 		if rest, ok := strings.CutPrefix(path, p); ok && strings.HasPrefix(rest, "/") {
 			path = rest
 		}
@@ -202,6 +260,11 @@ func (e *Edge) problem(w http.ResponseWriter, r *http.Request, err error) {
 	rec := ops.RecordOf(r.Context())
 	rec.Err = err
 	status, message := http.StatusInternalServerError, "internal error: the server's log says more"
+	var banned *abuse.Banned
+	if errors.As(err, &banned) {
+		writeBan(w, e.path(r.URL.Path), e.cfg.Now(), e.cfg.Addr(r), &banned.Ban, e.cfg.Answer)
+		return
+	}
 	var known *muster.Error
 	if errors.As(err, &known) {
 		status, message = statusOf(known.Code), known.Message
@@ -267,17 +330,22 @@ func (e *Edge) ok(w http.ResponseWriter) error {
 
 var okBody = []byte(wire.OK)
 
-// authenticate finds the machine behind a request. SDKs send the raw token,
-// engines "Bearer " before it.
-func (e *Edge) authenticate(r *http.Request) (enroll.Identity, error) {
+// authenticate finds the machine behind a request, which is for what. SDKs send
+// the raw token, engines "Bearer " before it.
+func (e *Edge) authenticate(r *http.Request, what misuse.What) (enroll.Identity, error) {
 	token := r.Header.Get("Authorization")
 	if len(token) >= 7 && strings.EqualFold(token[:7], "bearer ") {
 		token = token[7:]
 	}
 	id, err := e.cfg.Machines.Authenticate(r.Context(), strings.TrimSpace(token))
+	client := e.client(r, &id)
+	if over := e.spend(r, client); over != nil {
+		return id, over
+	}
 	if err != nil {
 		return id, err
 	}
+	e.cfg.Abuse.Seen(client, what)
 	rec := ops.RecordOf(r.Context())
 	rec.Machine, rec.Organisation = id.Machine, id.Organisation
 	return id, nil
@@ -285,8 +353,8 @@ func (e *Edge) authenticate(r *http.Request) (enroll.Identity, error) {
 
 // authenticated finds the machine behind a request and then, for nobody else,
 // reads its body; release must be called when body is no longer looked at.
-func (e *Edge) authenticated(w http.ResponseWriter, r *http.Request) (id enroll.Identity, body []byte, release func(), err error) {
-	if id, err = e.authenticate(r); err != nil {
+func (e *Edge) authenticated(w http.ResponseWriter, r *http.Request, what misuse.What) (id enroll.Identity, body []byte, release func(), err error) {
+	if id, err = e.authenticate(r, what); err != nil {
 		return id, nil, nil, err
 	}
 	body, release, err = e.bodies.read(w, r)

@@ -9,6 +9,7 @@ import (
 
 	"muster"
 	"muster/internal/enroll"
+	"muster/internal/misuse"
 	"muster/internal/ops"
 	"muster/internal/publish"
 	"muster/internal/wire"
@@ -18,13 +19,17 @@ import (
 // every time: engines replace what they hold of the same value (protocol.md
 // 3.1), so startup needs no other answer.
 func (e *Edge) stream(w http.ResponseWriter, r *http.Request, version publish.Version) error {
-	id, err := e.authenticate(r)
+	empty, what := false, misuse.Pull
+	if r.URL.RawQuery != "" {
+		q := r.URL.Query()
+		empty = strings.EqualFold(q.Get("community_pull"), "false")
+		if strings.EqualFold(q.Get("startup"), "true") {
+			what = misuse.StartupPull
+		}
+	}
+	id, err := e.authenticate(r, what)
 	if err != nil {
 		return err
-	}
-	empty := false
-	if r.URL.RawQuery != "" {
-		empty = strings.EqualFold(r.URL.Query().Get("community_pull"), "false")
 	}
 	ed := e.cfg.Publisher.Edition(id.Organisation, version, empty)
 	e.cfg.Machines.Touch(id.Machine, enroll.ContactPull, engineVersion(r))
@@ -136,7 +141,7 @@ func (e *Edge) permissions(w http.ResponseWriter, r *http.Request) error {
 // ordered authenticates a machine that may be sent orders; 402 makes an engine
 // stop polling until its plan changes.
 func (e *Edge) ordered(r *http.Request) (enroll.Identity, error) {
-	id, err := e.authenticate(r)
+	id, err := e.authenticate(r, misuse.Poll)
 	if err != nil {
 		return id, err
 	}

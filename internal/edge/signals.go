@@ -8,6 +8,7 @@ import (
 	"muster"
 	"muster/internal/enroll"
 	"muster/internal/ingest"
+	"muster/internal/misuse"
 	"muster/internal/ops"
 	"muster/internal/publish"
 	"muster/internal/wire"
@@ -17,7 +18,7 @@ import (
 // well-formed batch is never refused for the items in it, because SDKs would
 // send it again for ever; the answer says what was not taken and why.
 func (e *Edge) signals(w http.ResponseWriter, r *http.Request, version publish.Version) error {
-	id, body, release, err := e.authenticated(w, r)
+	id, body, release, err := e.authenticated(w, r, misuse.Push)
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ const maxRemovals = 1000
 // decisionsDelete answers POST /decisions/delete: an operator removed these
 // decisions on the engine, so they must not go on protecting its fleet.
 func (e *Edge) decisionsDelete(w http.ResponseWriter, r *http.Request) error {
-	id, body, release, err := e.authenticated(w, r)
+	id, body, release, err := e.authenticated(w, r, misuse.Push)
 	if err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (e *Edge) decisionsDelete(w http.ResponseWriter, r *http.Request) error {
 // decisionsSync answers POST /decisions/sync, which the schema has and no
 // engine since 1.4.6 sends: it is checked and has no effect.
 func (e *Edge) decisionsSync(w http.ResponseWriter, r *http.Request) error {
-	id, body, release, err := e.authenticated(w, r)
+	id, body, release, err := e.authenticated(w, r, misuse.Push)
 	if err != nil {
 		return err
 	}
@@ -194,7 +195,7 @@ func (e *Edge) usageMetrics(w http.ResponseWriter, r *http.Request) error {
 
 // report keeps a machine's report of a kind.
 func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, decode func([]byte) (version string, err error)) error {
-	id, body, release, err := e.authenticated(w, r)
+	id, body, release, err := e.authenticated(w, r, misuse.Other)
 	if err != nil {
 		return err
 	}

@@ -4,13 +4,18 @@ import (
 	"net/http"
 
 	"muster"
+	"muster/internal/abuse"
 	"muster/internal/enroll"
+	"muster/internal/misuse"
 	"muster/internal/wire"
 )
 
 // register answers POST /watchers. A taken id is 500: the PHP client makes new
 // credentials on nothing else.
 func (e *Edge) register(w http.ResponseWriter, r *http.Request) error {
+	if err := e.spend(r, abuse.Client{Addr: e.cfg.Addr(r)}); err != nil {
+		return err
+	}
 	body, release, err := e.anonymous.read(w, r)
 	if err != nil {
 		return err
@@ -47,6 +52,14 @@ func (e *Edge) login(w http.ResponseWriter, r *http.Request) error {
 	}
 	token, err := e.cfg.Machines.Login(r.Context(), enroll.Login{
 		MachineID: l.MachineID, Password: l.Password, Scenarios: l.Scenarios, UserAgent: r.UserAgent(),
+		Admit: func(who *enroll.Identity) error {
+			if who == nil {
+				return e.cfg.Abuse.WrongPassword(e.cfg.Addr(r), l.MachineID)
+			}
+			client := e.client(r, who)
+			client.NoScenarios = len(l.Scenarios) == 0
+			return e.cfg.Abuse.Login(client)
+		},
 	})
 	if err != nil {
 		return err
@@ -58,7 +71,7 @@ func (e *Edge) login(w http.ResponseWriter, r *http.Request) error {
 // enrol answers POST /watchers/enroll: 201 tells cscli that it worked, 200 that
 // the machine was enrolled before.
 func (e *Edge) enrol(w http.ResponseWriter, r *http.Request) error {
-	id, body, release, err := e.authenticated(w, r)
+	id, body, release, err := e.authenticated(w, r, misuse.Other)
 	if err != nil {
 		return err
 	}
@@ -87,6 +100,9 @@ func (e *Edge) enrol(w http.ResponseWriter, r *http.Request) error {
 
 // reset answers POST /watchers/reset.
 func (e *Edge) reset(w http.ResponseWriter, r *http.Request) error {
+	if err := e.spend(r, abuse.Client{Addr: e.cfg.Addr(r)}); err != nil {
+		return err
+	}
 	body, release, err := e.anonymous.read(w, r)
 	if err != nil {
 		return err
@@ -104,7 +120,7 @@ func (e *Edge) reset(w http.ResponseWriter, r *http.Request) error {
 
 // unregister answers DELETE /watchers/self.
 func (e *Edge) unregister(w http.ResponseWriter, r *http.Request) error {
-	id, err := e.authenticate(r)
+	id, err := e.authenticate(r, misuse.Other)
 	if err != nil {
 		return err
 	}
@@ -116,7 +132,7 @@ func (e *Edge) unregister(w http.ResponseWriter, r *http.Request) error {
 
 // heartbeat answers GET /heartbeat.
 func (e *Edge) heartbeat(w http.ResponseWriter, r *http.Request) error {
-	id, err := e.authenticate(r)
+	id, err := e.authenticate(r, misuse.Other)
 	if err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ type record struct {
 	muster.Machine
 	epoch     int64 // TokensFrom as tokens carry it
 	footprint *footprint
+	entry     *entry
 }
 
 func newDirectory() *directory {
@@ -133,7 +134,7 @@ func (d *directory) put(m muster.Machine, before unsaved) *record {
 func (d *directory) replace(e *entry, m muster.Machine) *record {
 	f := d.footprints.take(m.Scenarios)
 	m.Scenarios = f.scenarios()
-	r := &record{Machine: m, epoch: epochOf(m.TokensFrom), footprint: f}
+	r := &record{Machine: m, epoch: epochOf(m.TokensFrom), footprint: f, entry: e}
 	old := e.record.Swap(r)
 	if old == nil {
 		old = &record{}

@@ -133,6 +133,10 @@ type Login struct {
 	MachineID, Password string
 	Scenarios           []string // empty leaves the known footprint
 	UserAgent           string
+	// Admit is asked when the password has been checked, before anything is noted
+	// or issued: who is the machine, nil when the password is wrong or there is no
+	// such machine. Its error is the answer. nil admits all.
+	Admit func(who *Identity) error
 }
 
 // Token is a signed JWT; Expires is whole seconds and equals its exp claim.
@@ -168,9 +172,20 @@ func (s *Service) login(ctx context.Context, l Login) (Token, error) {
 		credential = known.Credential
 	}
 	ok, err := s.hasher.verifyMachine(ctx, credential, l.MachineID, l.Password)
-	switch {
-	case err != nil:
+	if err != nil {
 		return Token{}, err
+	}
+	var who *Identity
+	if ok {
+		id := s.identity(known)
+		who = &id
+	}
+	if l.Admit != nil {
+		if err := l.Admit(who); err != nil {
+			return Token{}, err
+		}
+	}
+	switch {
 	case !ok:
 		return Token{}, errBadLogin
 	case known.State == muster.Blocked:
@@ -225,6 +240,17 @@ type Identity struct {
 	State        muster.MachineState
 	Plan         muster.Plan
 	Fleet        muster.FleetPolicy
+	Sharing      bool // it has pushed signals
+}
+
+// identity says who a machine is now.
+func (s *Service) identity(r *record) Identity {
+	id := Identity{Machine: r.ID, State: r.State, Sharing: r.entry.seen[ContactPush].Load() != 0}
+	if r.State == muster.Active {
+		o := s.organisation(r.Organisation)
+		id.Organisation, id.Plan, id.Fleet = o.ID, o.Plan, o.Fleet
+	}
+	return id
 }
 
 // Authenticate checks a token (without "Bearer "). Every fault of the token or
@@ -267,12 +293,7 @@ func (s *Service) authenticate(ctx context.Context, token string) (Identity, err
 	if g != want || r.State == muster.Blocked {
 		return Identity{}, errRevokedToken
 	}
-	id := Identity{Machine: r.ID, State: r.State}
-	if r.State == muster.Active {
-		o := s.organisation(r.Organisation)
-		id.Organisation, id.Plan, id.Fleet = o.ID, o.Plan, o.Fleet
-	}
-	return id, nil
+	return s.identity(r), nil
 }
 
 // Reset refuses: the call proves nothing about who makes it, no client makes

@@ -40,7 +40,8 @@ type Override struct {
 // MaxOverrides is how many overrides a policy may hold.
 const MaxOverrides = 100_000
 
-func (o Override) subject() string {
+// Subject names whom o is about.
+func (o Override) Subject() string {
 	switch {
 	case o.Machine != "":
 		return "machine " + clip(o.Machine)
@@ -55,7 +56,7 @@ func (o Override) subject() string {
 func (o Override) Validate() error {
 	var errs []error
 	fault := func(format string, args ...any) {
-		errs = append(errs, muster.Errorf(muster.Invalid, "override for %s: "+format, append([]any{o.subject()}, args...)...))
+		errs = append(errs, muster.Errorf(muster.Invalid, "override for %s: "+format, append([]any{o.Subject()}, args...)...))
 	}
 	subjects := 0
 	for _, set := range []bool{o.Addresses.IsValid(), o.Organisation != "", o.Machine != ""} {
@@ -145,7 +146,7 @@ func Compile(p Policy) (*Rules, error) {
 		}
 		for _, name := range o.Limits {
 			if !names[name] {
-				errs = append(errs, muster.Errorf(muster.Invalid, "override for %s: there is no limit %q", o.subject(), clip(name)))
+				errs = append(errs, muster.Errorf(muster.Invalid, "override for %s: there is no limit %q", o.Subject(), clip(name)))
 			}
 		}
 		o.Limits = slices.Clone(o.Limits)

@@ -157,6 +157,10 @@ func (r records) Verdicts(ctx context.Context, source muster.Source) ([]muster.V
 	return r.VerdictsOf(ctx, source)
 }
 
+func (r records) Audit(ctx context.Context, q console.AuditQuery) ([]muster.AuditEntry, error) {
+	return r.DB.Audit(ctx, store.AuditQuery(q))
+}
+
 // Alerts turns the store's cursor into text: microseconds and the id.
 func (r records) Alerts(ctx context.Context, q console.AlertQuery) ([]muster.Signal, string, error) {
 	after, err := parseCursor(q.After)

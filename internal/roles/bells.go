@@ -13,13 +13,15 @@ import (
 )
 
 // The bells, by which nodes tell each other (and a node itself) what to look at
-// again. A bell carries a hint, never the truth, which is in the database.
+// again. A bell carries a hint, or a
+// copy, never the truth, which is in the database.
 const (
 	bellVerdicts  = "verdicts"  // verdicts changed; no payload
 	bellMachines  = "machines"  // a machine changed; payload: its id, or "" for organisations and token keys
 	bellOrders    = "orders"    // a machine has an order; payload: its id
 	bellRemovals  = "removals"  // decisions were deleted by operators; no payload
 	bellAllowlist = "allowlist" // the allowlist changed; no payload
+	bellAbuse     = "abuse"     // bans and logins at other nodes; payload: abuse's own
 )
 
 // bells rings and answers bells.
@@ -102,6 +104,11 @@ func (n *node) listen(context.Context) error {
 		bellMachines:  n.machineChanged,
 		bellRemovals:  func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
 		bellAllowlist: func(ctx context.Context, _ string, _ bool) { n.allowlistChanged(ctx) },
+		bellAbuse: func(ctx context.Context, message string, all bool) {
+			if err := n.abuse.Hear(ctx, []byte(message), all); err != nil {
+				n.log.Warn("what another node told about bans was not taken in; the next comparison with the database finds it", ops.KeyError, err)
+			}
+		},
 	} {
 		if err := n.bells.on(bell, do); err != nil {
 			return err

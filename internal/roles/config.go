@@ -51,6 +51,10 @@ type Config struct {
 	// Bounds on requests. What is over them is refused with a 4xx or 503 that says
 	// which of these to turn.
 	Limits LimitsConfig `yaml:"limits"`
+	// How often clients may log in, and what happens to those that do it more often.
+	// These are the limits at the start: muster admin limit changes them while the
+	// server runs, and adds others.
+	RateLimit RateLimitConfig `yaml:"ratelimit"`
 	// How signals are taken in.
 	Ingest IngestConfig `yaml:"ingest"`
 	// How much of the stream is kept for replay. It must cover the longest time for
@@ -136,6 +140,45 @@ type LimitsConfig struct {
 	Polls int `yaml:"polls" range:"1..1000000"`
 }
 
+// RateLimitConfig is the section ratelimit.
+type RateLimitConfig struct {
+	// Logins that one address (IPv6: one /64) may make within ratelimit.window, for
+	// each of four classes of machines: that have shared signals or not, enrolled or
+	// not. One more is refused and punished. Organisations with a plan other than
+	// COMMUNITY are not limited. 0 = no limit.
+	Logins int `yaml:"logins" range:"0..1000000"`
+	// Wrong passwords that one machine may send from one address within
+	// ratelimit.window before it may not log in from there any more. 0 = no limit.
+	WrongPasswords int `yaml:"wrong_passwords" range:"0..1000000"`
+	// Time within which they are counted.
+	Window time.Duration `yaml:"window" range:"1s..7d"`
+	// What happens to an address that goes over a limit.
+	Ban BanConfig `yaml:"ban"`
+	// Addresses and ranges that are never limited. More, with an end and a reason,
+	// by muster admin override.
+	Exempt []muster.Source `yaml:"exempt"`
+	// Where a banned client can ask to be let in again: a mail address or a URL. It is
+	// told to everybody who is banned.
+	Appeal string `yaml:"appeal"`
+	// Most bans that are kept. When they are reached, whoever is over a limit is
+	// refused request by request.
+	MaxBans int `yaml:"max_bans" range:"1000..10000000"`
+	// Most counters that are kept, about 140 bytes each; when they are reached, the
+	// oldest ones make room.
+	MaxCounters int `yaml:"max_counters" range:"10000..16000000"`
+}
+
+// BanConfig is the section ratelimit.ban.
+type BanConfig struct {
+	// How long an address is banned. 0 = it is refused, but not banned.
+	Duration time.Duration `yaml:"duration" range:"0s..366d"`
+	// What is refused to it: every request to the Central API (all), or logins only
+	// (login), so that engines which run go on with the tokens that they have.
+	Scope string `yaml:"scope" oneof:"all login"`
+	// Whether each request during the ban begins it anew.
+	ExtendOnRetry bool `yaml:"extend_on_retry"`
+}
+
 // IngestConfig is the section ingest.
 type IngestConfig struct {
 	// Signals about something older than this are refused, one by one.
@@ -163,6 +206,8 @@ type StreamConfig struct {
 type RetentionConfig struct {
 	// How long the alerts of an organisation are kept for it. Whole days.
 	Alerts time.Duration `yaml:"alerts" range:"1d..3650d"`
+	// How long it is kept who changed what.
+	Audit time.Duration `yaml:"audit" range:"1d..3650d"`
 }
 
 // PublishConfig is the section publish.
@@ -211,11 +256,16 @@ func DefaultConfig() *Config {
 			Body: 16 * MiB, Decoded: 16 * MiB, Signals: 10_000, InFlight: 256 * MiB,
 			RequestTimeout: 30 * time.Second, Poll: time.Minute, Polls: 50_000,
 		},
+		RateLimit: RateLimitConfig{
+			Logins: 20, WrongPasswords: 10, Window: 50 * time.Minute,
+			Ban:     BanConfig{Duration: time.Hour, Scope: "all", ExtendOnRetry: true},
+			MaxBans: 250_000, MaxCounters: 1_000_000,
+		},
 		Ingest: IngestConfig{
 			MaxAge: 3 * day, MaxFuture: 10 * time.Minute, Linger: 2 * time.Millisecond, Queue: 64 * MiB,
 		},
 		Stream:    StreamConfig{MaxAge: 3 * day, MaxBytes: 8 * GiB},
-		Retention: RetentionConfig{Alerts: 30 * day},
+		Retention: RetentionConfig{Alerts: 30 * day, Audit: 365 * day},
 		Publish:   PublishConfig{Watchers: 3, Organisations: 2, Window: day, Expiry: 3 * day},
 		Orders:    OrdersConfig{Keep: day},
 	}

@@ -66,6 +66,9 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"ingest.queue": "1GiB", "stream.max_age": "7d", "stream.max_bytes": "1TiB", "retention.alerts": "365d", "publish.watchers": "9",
 		"publish.organisations": "1", "publish.window": "1h", "publish.expiry": "2d", "publish.allowlist": "1.2.3.4,2001:db8::/32",
 		"hub.index": "/hub/.index.json", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
+		"ratelimit.logins": "0", "ratelimit.wrong_passwords": "3", "ratelimit.window": "10m", "ratelimit.ban.duration": "6h",
+		"ratelimit.ban.scope": "login", "ratelimit.ban.extend_on_retry": "false", "ratelimit.exempt": "192.0.2.0/24,2001:db8::/48",
+		"ratelimit.appeal": "abuse@example.org", "ratelimit.max_bans": "1000", "ratelimit.max_counters": "50000", "retention.audit": "30d",
 	}
 	settings, _ := settingsOf(DefaultConfig())
 	for _, s := range settings {
@@ -77,10 +80,15 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			t.Errorf("%s: add another value to this test", s.path)
 			continue
 		}
-		text := s.path + ": "
-		if section, key, nested := strings.Cut(s.path, "."); nested {
-			text = section + ":\n  " + key + ": "
+		text, indent := "", ""
+		for i, key := range strings.Split(s.path, ".") {
+			if i > 0 {
+				indent += "  "
+				text += "\n"
+			}
+			text += indent + key + ":"
 		}
+		text += " "
 		if s.isList() {
 			text += "[" + strings.ReplaceAll(`"`+value+`"`, ",", `", "`) + "]\n"
 		} else {
@@ -283,7 +291,7 @@ func TestDefaultsAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	got.Publish.Allowlist, got.Proxies.Trusted = nil, nil // [] reads as an empty list
+	got.Publish.Allowlist, got.Proxies.Trusted, got.RateLimit.Exempt = nil, nil, nil // [] reads as an empty list
 	if diff := cmp.Diff(DefaultConfig(), got, equal); diff != "" {
 		t.Error(diff)
 	}

@@ -219,6 +219,12 @@ func parseValue(t reflect.Type, text string) (reflect.Value, error) {
 			return v, fmt.Errorf("expected a whole number, got %q", text)
 		}
 		*p = n
+	case *bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return v, fmt.Errorf("expected true or false, got %q", text)
+		}
+		*p = b
 	case *float64:
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.IsNaN(f) {

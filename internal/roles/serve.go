@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"muster"
+	"muster/internal/abuse"
 	"muster/internal/consensus"
 	"muster/internal/console"
 	"muster/internal/edge"
@@ -75,6 +76,7 @@ type node struct {
 	health    *ops.Health
 	bells     *bells
 	machines  *enroll.Service
+	abuse     *abuse.Service
 	committer *ingest.Committer
 	publisher *publish.Publisher
 	worker    *tally.Worker
@@ -151,6 +153,9 @@ func (n *node) build(ctx context.Context) (err error) {
 		Notify: n.bells.machine, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	if err != nil {
+		return err
+	}
+	if n.abuse, err = n.newAbuse(); err != nil {
 		return err
 	}
 	rules := ingest.Rules{MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture}
@@ -249,6 +254,7 @@ func (n *node) run(ctx context.Context) error {
 		n.traces.Service(),
 		ops.Service{Name: "machines", Start: n.machines.Start, Run: n.machines.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "first run", Start: n.firstRun},
+		ops.Service{Name: "rate limits", Start: n.abuse.Start, Run: n.abuse.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "publisher", Start: n.publisher.Load, Run: n.publisher.Run},
 		ops.Service{Name: "bells", Start: n.listen, Run: n.bells.run},
 		ops.Service{Name: "judge", Run: n.worker.Run, StopTimeout: 30 * time.Second},
@@ -262,6 +268,7 @@ func (n *node) run(ctx context.Context) error {
 		group.Add(ops.NewServer(ops.ServerConfig{Name: "metrics", Listener: n.debug, Handler: handler, Log: n.log}).Service())
 	}
 	api := console.NewAPI(n.consoleConfig())
+	engines := n.edge(api)
 	group.Add(
 		ops.NewServer(ops.ServerConfig{
 			Name: "admin socket", Listener: n.admin, Log: n.log,
@@ -269,9 +276,11 @@ func (n *node) run(ctx context.Context) error {
 		}).Service(),
 		ops.NewServer(ops.ServerConfig{
 			Name: "edge and console", Listener: n.listener, Log: n.log, StopTimeout: n.cfg.ShutdownTimeout,
-			Handler: n.traces.Wrap(ops.NewHTTP(n.edge(api), ops.HTTPConfig{
+			Handler: edge.Gate(n.traces.Wrap(ops.NewHTTP(engines, ops.HTTPConfig{
 				Log: n.log, Metrics: n.registry, Name: "edge", Timeout: n.cfg.Limits.RequestTimeout, Peer: peerOf(n.trust),
-			})),
+			})), edge.GateConfig{
+				Refuse: n.abuse.Refuse, Addr: n.clientAddr, Prefix: pathOf(n.public), Answer: n.answer(), Now: n.now,
+			}),
 		}).Service(),
 		ops.Service{Name: "greeting", Start: n.greet},
 	)
@@ -279,7 +288,7 @@ func (n *node) run(ctx context.Context) error {
 }
 
 // edge puts the engines' API in front of everything else on the main listener.
-func (n *node) edge(api *console.API) http.Handler {
+func (n *node) edge(api *console.API) *edge.Edge {
 	others := http.NewServeMux()
 	others.Handle("/api/", api)
 	others.HandleFunc("GET /healthz", n.health.Live)
@@ -288,7 +297,7 @@ func (n *node) edge(api *console.API) http.Handler {
 	l := n.cfg.Limits
 	return edge.New(edge.Config{
 		Machines: n.machines, Ingest: n.committer, Publisher: n.publisher, Orders: n.orders,
-		Reports: reports{n.db, n.bells}, Prefix: pathOf(n.public), Fallback: others, Now: n.now,
+		Reports: reports{n.db, n.bells}, Abuse: n.abuse, Addr: n.clientAddr, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: others, Now: n.now,
 		Limits: edge.Limits{
 			Body: int64(l.Body), Decoded: int64(l.Decoded), Signals: l.Signals,
 			InFlight: int64(l.InFlight), Poll: l.Poll,
@@ -299,6 +308,7 @@ func (n *node) edge(api *console.API) http.Handler {
 func (n *node) consoleConfig() console.Config {
 	return console.Config{
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
+		Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
 		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellAllowlist, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
 		PublicURL:            n.public, Version: n.version, Now: n.now,
@@ -366,7 +376,10 @@ func (n *node) jobs() []ops.Job {
 			err2 := prune(func() (int, error) { return n.db.PruneVerdicts(ctx, before, chunk) }, chunk)
 			_, err3 := n.db.DeleteExpiredOrders(ctx, now)
 			_, err4 := n.db.DeleteRemovalsBefore(ctx, now.Add(-n.cfg.Publish.Expiry))
-			return errors.Join(err1, err2, err3, err4)
+			_, err5 := n.db.DeleteEndedBans(ctx, now)
+			_, err6 := n.db.DeleteEndedOverrides(ctx, now)
+			err7 := prune(func() (int, error) { return n.db.PruneAudit(ctx, now.Add(-n.cfg.Retention.Audit), chunk) }, chunk)
+			return errors.Join(err1, err2, err3, err4, err5, err6, err7)
 		}},
 	}
 }

@@ -23,9 +23,12 @@ func (db *DB) Bans(ctx context.Context, now time.Time) ([]ratelimit.Ban, error) 
 		WHERE until = 0 OR until > ? ORDER BY prefix`, micros(now))
 }
 
+// The limiter's word does not replace a person's while that holds: another node
+// may not have heard of it yet.
 const putBan = `INSERT INTO bans (prefix, scope, reason, limit_name, since, until, extend_ns, by) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT (prefix) DO UPDATE SET scope = excluded.scope, reason = excluded.reason, limit_name = excluded.limit_name,
-	since = excluded.since, until = excluded.until, extend_ns = excluded.extend_ns, by = excluded.by`
+	since = excluded.since, until = excluded.until, extend_ns = excluded.extend_ns, by = excluded.by
+	WHERE excluded.by <> '' OR bans.by = '' OR bans.until <> 0 AND bans.until <= excluded.since`
 
 // The limiter's bans of one range are one, whichever node began it; a person's
 // is another whenever it is decided anew.

@@ -65,6 +65,14 @@ func testBans(t *testing.T, db *store.DB) {
 	mapped.Prefix = v4.Prefix
 	equal(t, "with one replaced by a shorter one", bans(0), []ratelimit.Ban{range4, mapped, range6, v6})
 
+	ok(t, db.ChangeBans(ctx, []ratelimit.Ban{v4}, nil, nil))
+	equal(t, "after the limiter's word against a person's", bans(0), []ratelimit.Ban{range4, mapped, range6, v6})
+	after := limiterBan("192.0.2.7")
+	after.Since = mapped.Until
+	ok(t, db.ChangeBans(ctx, []ratelimit.Ban{after}, nil, nil))
+	equal(t, "when the person's has ended", bans(0), []ratelimit.Ban{range4, after, range6, v6})
+	ok(t, db.ChangeBans(ctx, []ratelimit.Ban{mapped}, nil, nil))
+
 	ok(t, db.ChangeBans(ctx, nil, nil, []netip.Prefix{range4.Prefix, prefix("198.51.100.7"), prefix("2001:db8::/48"), v6.Prefix}))
 	equal(t, "with some gone", bans(0), []ratelimit.Ban{mapped, range6})
 
@@ -104,6 +112,7 @@ func testExtendBans(t *testing.T, db *store.DB) {
 		{"of one that a person replaced", person(at(0), at(3600)), limiter(at(0), at(7200)), at(3600)},
 		{"of a person's that is over", limiter(at(0), at(3600)), person(at(0), at(7200)), at(3600)},
 	} {
+		ok(t, db.ChangeBans(ctx, nil, nil, []netip.Prefix{tt.stored.Prefix}))
 		ok(t, db.ChangeBans(ctx, []ratelimit.Ban{tt.stored}, nil, nil))
 		changed := tt.extension // of an extension, only the end counts
 		changed.Scope, changed.Reason, changed.Limit, changed.Extend = ratelimit.ScopeLogin, "other", "other", 0
