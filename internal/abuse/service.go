@@ -52,6 +52,7 @@ type Service struct {
 	limiter *ratelimit.Limiter
 	bans    *ratelimit.Bans
 	watch   *misuse.Watch
+	proxies proxies
 	metrics metrics
 
 	news    news
@@ -266,7 +267,7 @@ func (s *Service) spend(e ratelimit.Event, machine string) error {
 
 // ban puts a ban by the limiter in force, with what is known about its cause.
 func (s *Service) ban(now time.Time, ban ratelimit.Ban, machine string) error {
-	findings := s.watch.About(now, ban.Prefix.Addr(), machine)
+	findings := s.about(now, ban.Prefix.Addr(), machine)
 	ban.Reason = withFindings(ban.Reason, findings)
 	put, err := s.bans.Put(now, ban)
 	if err != nil {
@@ -306,10 +307,20 @@ func (s *Service) Bans() []ratelimit.Ban {
 func (s *Service) BanOf(addr netip.Addr) (ratelimit.Ban, bool) { return s.bans.Lookup(s.now(), addr) }
 
 // Findings returns what is going wrong, worst first.
-func (s *Service) Findings() []muster.Finding { return s.watch.Findings(s.now()) }
+func (s *Service) Findings() []muster.Finding {
+	now := s.now()
+	all := s.proxies.findings(now, func(netip.Addr) bool { return true })
+	return append(all, s.watch.Findings(now)...)
+}
 
 // Explain returns what is known about the clients of an address.
-func (s *Service) Explain(addr netip.Addr) []muster.Finding { return s.watch.About(s.now(), addr, "") }
+func (s *Service) Explain(addr netip.Addr) []muster.Finding { return s.about(s.now(), addr, "") }
+
+// about returns what explains a client; machine may be "".
+func (s *Service) about(now time.Time, addr netip.Addr, machine string) []muster.Finding {
+	group := ratelimit.PrefixOf(addr)
+	return append(s.proxies.findings(now, group.Contains), s.watch.About(now, addr, machine)...)
+}
 
 // AddBan bans by a person's decision, at once on this node and within a second
 // on others. Since and By are filled in. Errors of code Invalid.

@@ -578,3 +578,36 @@ func BenchmarkAnswer(b *testing.B) {
 		buf = a.Append(buf[:0], "message", now, client, &ban)
 	}
 }
+
+// A proxy that is not trusted is found before, and explained when, one ban
+// refuses everybody behind it.
+func TestUntrustedProxy(t *testing.T) {
+	clock := newClock()
+	s := newService(t, Config{Now: clock.now})
+	proxy := netip.MustParseAddr("10.0.0.5")
+	s.SawProxy(client) // public: a client that tries
+	for range 21 {
+		s.SawProxy(proxy)
+		_ = s.Login(Client{Addr: proxy, Machine: "m"})
+	}
+	found := s.Findings()
+	if len(found) == 0 || found[0].Kind != muster.UntrustedProxy || found[0].Count != 21 || found[0].Address.String() != "10.0.0.5" {
+		t.Fatalf("found %+v", found)
+	}
+	if b, banned := s.BanOf(proxy); !banned || !strings.Contains(b.Reason, "it is a proxy that the server does not trust") {
+		t.Errorf("the ban says %q (%t)", b.Reason, banned)
+	}
+	if got := s.Explain(client); len(got) != 0 {
+		t.Errorf("of the client: %+v", got)
+	}
+	for i := range 1000 { // bounded
+		s.SawProxy(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}))
+	}
+	if n := len(s.proxies.seen); n != maxProxies {
+		t.Errorf("%d proxies kept", n)
+	}
+	clock.advance(proxyHold + time.Second)
+	if got := s.Findings(); len(got) != 0 {
+		t.Errorf("a day later: %+v", got)
+	}
+}

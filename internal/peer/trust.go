@@ -137,5 +137,16 @@ func (t Trust) Addr(r *http.Request) netip.Addr {
 	return client
 }
 
+// Unheard reports whether a request names a client in one of the headers while
+// its connection is none of a trusted proxy: either a client tries to pass for
+// another, or a proxy is missing among the trusted ones.
+func (t Trust) Unheard(r *http.Request) bool {
+	if len(r.Header[string(XForwardedFor)]) == 0 && len(r.Header[string(Forwarded)]) == 0 {
+		return false
+	}
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && !t.trusts(plain(remote.Addr()))
+}
+
 // plain is an address as Trust compares it.
 func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }

@@ -335,3 +335,26 @@ func BenchmarkAddr(b *testing.B) {
 		})
 	}
 }
+
+func TestUnheard(t *testing.T) {
+	trust, err := NewTrust([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, XForwardedFor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		remote, header string
+		want           bool
+	}{
+		{"10.0.0.1:80", "X-Forwarded-For", false},
+		{"192.168.0.1:80", "X-Forwarded-For", true},
+		{"[::ffff:10.0.0.1]:80", "Forwarded", false},
+		{"127.0.0.1:80", "Forwarded", true},
+		{"127.0.0.1:80", "X-Other", false},
+		{"@", "Forwarded", false},
+	} {
+		r := &http.Request{RemoteAddr: tc.remote, Header: http.Header{tc.header: {"192.0.2.1"}}}
+		if got := trust.Unheard(r); got != tc.want {
+			t.Errorf("%s from %s: %t", tc.header, tc.remote, got)
+		}
+	}
+}

@@ -53,10 +53,14 @@ func (n *node) answer() abuse.Answer {
 // clientAddr returns the address that a request is counted for. Clients without
 // one, as behind a balancer that does not say whom it serves, share one.
 func (n *node) clientAddr(r *http.Request) netip.Addr {
-	if addr := n.trust.Addr(r); addr.IsValid() {
-		return addr
+	addr := n.trust.Addr(r)
+	if !addr.IsValid() {
+		return netip.IPv4Unspecified()
 	}
-	return netip.IPv4Unspecified()
+	if n.trust.Unheard(r) {
+		n.abuse.SawProxy(addr)
+	}
+	return addr
 }
 
 // limits gives the management API its view of rate limits and bans.
