@@ -197,7 +197,7 @@ func checkRestarts(h *history, machine, database string, now time.Time) []muster
 	}
 	first, last := starts[0], starts[len(starts)-1]
 	f := muster.Finding{
-		Kind: muster.RestartLoop, Severity: muster.Warning, Machine: machine, Count: len(starts), First: first.at, Last: last.at,
+		Kind: muster.RestartLoop, Severity: lately(last.at, now), Machine: machine, Count: len(starts), First: first.at, Last: last.at,
 		Summary:  fmt.Sprintf("The engine (%s) was started %d times within %s.", h.version, len(starts), last.at.Sub(first.at).Round(time.Second)),
 		Evidence: []string{fmt.Sprintf("from %s to %s", seen(first.at), seen(last.at))},
 		Fix:      "Look why it stops (journalctl -u crowdsec -n 100, or docker logs), stop it until that is mended, and keep its data directory on a volume: it holds the token that saves a login.",
@@ -219,12 +219,13 @@ func (h *history) endings(first, last time.Time) (evidence []string) {
 		if e.at.Before(first) || e.at.Sub(last) > recent {
 			continue
 		}
-		switch {
-		case e.kind == stopped:
+		switch e.kind {
+		case stopped:
 			told++
-		// A refused login ends a process too, but it is what the restarts led to.
-		case e.kind == died && (why.text == "" || !strings.Contains(e.text, msgLoginFatal) || strings.Contains(why.text, msgLoginFatal)):
-			why = e
+		case died: // a refused login ends a process too, but is what the restarts led to
+			if _, isRefusal := judge(e.text); !isRefusal {
+				why = e
+			}
 		}
 	}
 	if told > 0 {
@@ -244,7 +245,7 @@ func checkLogins(h *history, machine string, now time.Time) []muster.Finding {
 	}
 	first, last := logins[0], logins[len(logins)-1]
 	return []muster.Finding{{
-		Kind: ManyLogins, Severity: muster.Warning, Machine: machine, Count: len(logins), First: first.at, Last: last.at,
+		Kind: ManyLogins, Severity: lately(last.at, now), Machine: machine, Count: len(logins), First: first.at, Last: last.at,
 		Summary:  fmt.Sprintf("The engine alone made up to %d logins within 50 minutes; more than %d from one address end in a ban.", len(logins), loginsToBan),
 		Evidence: []string{fmt.Sprintf("from %s to %s (a start that found its token in the database made none)", seen(first.at), seen(last.at))},
 		Fix:      "Mend what makes it start or lose its token so often; let health checks run cscli lapi status, not cscli capi status.",
@@ -273,6 +274,14 @@ func (h *history) busiest(kind eventKind, now time.Time) []event {
 		}
 	}
 	return best
+}
+
+// lately: what ended a while ago is worth knowing, and no reason to act.
+func lately(last, now time.Time) muster.Severity {
+	if now.Sub(last) < loginWindow {
+		return muster.Warning
+	}
+	return muster.Info
 }
 
 func times(n int) string {

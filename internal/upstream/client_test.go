@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -219,7 +218,7 @@ func TestStanding(t *testing.T) {
 			if err != nil || isMuster != test.isMuster || r.Status != test.r.Status {
 				t.Fatalf("expected a Muster: %v, got %v, %+v, %v", test.isMuster, isMuster, r, err)
 			}
-			if diff := cmp.Diff(test.want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateComparable(muster.Source{})); diff != "" {
 				t.Errorf("standing (-want +got):\n%s", diff)
 			}
 		})
