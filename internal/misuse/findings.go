@@ -225,7 +225,7 @@ func (c candidate) finding(organisation string, first int64) finding {
 		First: time.UnixMilli(first).UTC(), Last: time.UnixMilli(c.last).UTC(),
 	}
 	if c.address != (addrKey{}) {
-		f.Address = c.address.prefix()
+		f.Address = muster.SourceFromPrefix(c.address.prefix())
 	}
 	return f
 }
@@ -241,7 +241,7 @@ func (f finding) of(w words) muster.Finding {
 }
 
 func (w *Watch) tellRoaming(m *machine, id string, ro roaming) words {
-	homes := slices.DeleteFunc(slices.Clone(m.homes), func(h home) bool { return h.last <= ro.last-w.windowMs })
+	homes := slices.DeleteFunc(slices.Clone(m.homes), func(h home) bool { return !h.liveAt(ro.last, w.windowMs) })
 	slices.SortFunc(homes, func(a, b home) int {
 		return cmp.Or(cmp.Compare(b.last, a.last), a.key.compare(b.key))
 	})

@@ -126,6 +126,7 @@ func (l *logins) note(i int, at int64, what What) (news bool) {
 	i = l.without(acted, i, at-soon.Milliseconds())
 	var d did
 	switch what {
+	case Other, Login:
 	case StartupPull:
 		i = l.without(started, i, at-startup.Milliseconds())
 		d = started

@@ -110,10 +110,14 @@ func (m *machine) addHome(key addrKey, expired int64) *home {
 	return &m.homes[oldest]
 }
 
-// live counts the addresses of each family at which the machine was after since.
-func (m *machine) live(since int64) (n [2]int) {
+// liveAt reports whether the machine was there by a time, and within the window
+// before it.
+func (h *home) liveAt(at, window int64) bool { return h.first <= at && h.last > at-window }
+
+// live counts the addresses of each family that were live at a time.
+func (m *machine) live(at, window int64) (n [2]int) {
 	for i := range m.homes {
-		if m.homes[i].last > since {
+		if m.homes[i].liveAt(at, window) {
 			n[m.homes[i].key.family-v4]++
 		}
 	}
@@ -134,7 +138,7 @@ func (m *machine) roaming(c *Config, window int64) roaming {
 	if mv.changes == 0 {
 		return roaming{}
 	}
-	n := m.live(mv.last - window)
+	n := m.live(mv.last, window)
 	interleaved := mv.returns >= c.Returns && mv.last-mv.lastReturn <= window
 	return roaming{
 		found:     interleaved || max(n[0], n[1]) >= c.Homes,

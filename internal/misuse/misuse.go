@@ -38,19 +38,23 @@ const (
 )
 
 // Contact is a request whose machine is proven: by its password, or its token.
+// A Watch is to see all of them: what does not follow a login is evidence too,
+// as are the addresses of an engine that has nothing but metrics to send.
 type Contact struct {
 	Machine      string
 	Organisation string // "" when not known
 	Addr         netip.Addr
 	What         What
 	Agent        string // User-Agent
-	NoScenarios  bool   // of a Login: it declared none
+	NoScenarios  bool   // of a Login: it declared none, as an engine with an empty database does
 }
 
 // Config configures a Watch. All zero values have defaults.
 type Config struct {
 	// MaxMachines and MaxAddresses bound what is kept, each rounded up to a
-	// multiple of 64; the one not heard for longest goes. 0: 65,536.
+	// multiple of 64; the one not heard for longest goes. A machine and its
+	// address take some 900 bytes together, at most 3 KB when each machine is at
+	// many addresses and each address has many machines. 0: 65,536.
 	MaxMachines, MaxAddresses int
 
 	// Window is how long contacts count together, at most 24 hours, and how

@@ -31,7 +31,7 @@ func (m *machine) spells(into []spell, c *Config, window int64) []spell {
 		return into
 	}
 	var places [maxLogins]uint8
-	if n := m.live(l.last - window); n[0] <= 1 && n[1] <= 1 {
+	if n := m.live(l.last, window); n[0] <= 1 && n[1] <= 1 {
 		all := places[:l.n]
 		for i := range all {
 			all[i] = uint8(i)

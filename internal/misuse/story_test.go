@@ -157,6 +157,14 @@ func TestHealthyClientsGiveNoFindings(t *testing.T) {
 			here.works(0, hour, 30*second), overV6.works(7*second, hour, 40*second),
 			host{"m1", "2001:db8:1:2:aaaa::1", modern}.works(11*second, hour, 40*second),
 		},
+		"a line that falls back now and then": {
+			here.does(Push, 0, 10*minute), away.does(Push, 5*minute), third.does(Push, 50*minute, 100*minute),
+			host{"m1", "192.0.2.99", modern}.does(Push, 95*minute),
+		},
+		"five machines at one address, hours apart": {
+			here.does(Login, 0), host{"m2", "192.0.2.7", modern}.does(Login, hour), host{"m3", "192.0.2.7", modern}.does(Login, 2*hour),
+			host{"m4", "192.0.2.7", modern}.does(Login, 3*hour), host{"m5", "192.0.2.7", modern}.does(Login, 4*hour),
+		},
 		"four engines at home":                  fourAtHome,
 		"four engines at home, under attack":    busyFour,
 		"a line that breaks, and logs in again": {here.starts(0), here.works(0, 3*hour, 0), here.does(Login, every(41*second, minute, 3*hour)...), here.does(Push, every(41*second, minute+50*time.Millisecond, 3*hour)...)},
@@ -222,6 +230,17 @@ func TestMisuseIsFound(t *testing.T) {
 			here.does(Login, every(minute, 0, 12*minute)...), here.does(Other, every(minute, 3*time.Millisecond, 12*minute)...), here.does(Poll, every(minute, 4*time.Millisecond, 12*minute)...),
 		}, muster.RestartLoop, muster.Warning, 12},
 		{"an old engine dies at once, irregularly", []story{aged.does(Login, irregular(15)...)}, muster.RestartLoop, muster.Warning, 15},
+		{"a fresh container dies at once", []story{bareLogins(here, every(minute, 0, 12*minute))}, muster.RestartLoop, muster.Warning, 12},
+		{"a fresh container dies at once, and somebody looks", []story{bareLogins(here, irregular(8)), here.does(Login, shifted(irregular(10), 5*second)...)}, muster.RestartLoop, muster.Warning, 18},
+		{"copies behind one address start at once", []story{
+			here.does(Login, every(100*time.Millisecond, 0, 1200*time.Millisecond)...),
+			here.does(StartupPull, every(100*time.Millisecond, 8*second, 9200*time.Millisecond)...),
+		}, muster.RestartLoop, muster.Warning, 12},
+		{"copies behind one address start at once, and die", []story{
+			here.does(Login, every(100*time.Millisecond, 0, 1200*time.Millisecond)...),
+			here.does(Other, every(50*time.Millisecond, 1200*time.Millisecond, 1800*time.Millisecond)...),
+		}, muster.RestartLoop, muster.Warning, 12},
+		{"a loop after single starts", []story{here.fresh(0, 40*minute, 85*minute), here.fresh(every(minute, 2*hour, 2*hour+12*minute)...)}, muster.RestartLoop, muster.Warning, 13},
 		{"it lives long enough to push", []story{here.fresh(every(2*minute, 0, 30*minute)...), here.does(Push, every(2*minute, 30*second, 30*minute)...)}, muster.RestartLoop, muster.Warning, 15},
 		{"a loop before which it worked", []story{here.works(0, hour, 10*second), here.starts(every(minute, hour, hour+11*minute)...)}, muster.RestartLoop, muster.Warning, 11},
 		{"a loop over dual stack", []story{here.fresh(every(minute, 0, 11*minute)...), overV6.fresh(every(minute, 30*second, 11*minute)...)}, muster.RestartLoop, muster.Critical, 22},
@@ -232,6 +251,8 @@ func TestMisuseIsFound(t *testing.T) {
 		{"a health check every five minutes", []story{here.does(Login, every(5*minute, 0, 46*minute)...)}, muster.StatusProbe, muster.Warning, 10},
 		{"a health check of an old cscli", []story{aged.does(Login, every(30*second, 0, 6*minute)...)}, muster.StatusProbe, muster.Warning, 12},
 		{"a page that checks when it is opened", []story{here.starts(0), here.works(0, hour, 0), here.does(Login, shifted(irregular(14), 30*second)...)}, muster.StatusProbe, muster.Warning, 15},
+		{"a page that checks, beside an old engine", []story{aged.starts(0), aged.does(Push, every(13*second, 0, 20*minute)...), aged.does(Login, shifted(irregular(14), 30*second)...)}, muster.StatusProbe, muster.Warning, 15},
+		{"a health check after single checks", []story{here.does(Login, 0, 40*minute, 80*minute), here.does(Login, every(30*second, 2*hour, 2*hour+6*minute)...)}, muster.StatusProbe, muster.Warning, 13},
 		{"a health check of a LAPI without scenarios", []story{bareLogins(here, every(30*second, 0, 12*minute)), here.does(Push, every(4*minute, 2*minute, 12*minute)...)}, muster.StatusProbe, muster.Critical, 24},
 
 		{"two copies with nothing to report", []story{here.works(0, 2*hour, 0), away.works(10*minute, 2*hour, 0)}, muster.SharedCredentials, muster.Warning, 2},
