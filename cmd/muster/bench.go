@@ -19,20 +19,24 @@ import (
 
 // benchCmd measures a server under the load of simulated engines.
 type benchCmd struct {
-	Kind string `arg:"" enum:"ingest,pull,login,heartbeat" help:"What the engines do: ingest, pull, login or heartbeat."`
+	Kind string `arg:"" enum:"ingest,pull,login,heartbeat,abuse" help:"What the engines do: ingest, pull, login, heartbeat or abuse."`
 
 	URL        string `help:"Measure a Muster that runs on this machine, instead of one started for it. Needs --key. Leaves its machines and signals there." placeholder:"URL"`
 	Key        string `help:"Enrolment key of that Muster, made with muster admin key create --accept." env:"MUSTER_ENROLMENT_KEY" placeholder:"KEY"`
 	PID        int    `name:"pid" help:"Process of that Muster, to read what it uses." placeholder:"PID"`
 	MetricsURL string `help:"Metrics page of that Muster, to read what it uses, as far as --pid does not." placeholder:"URL"`
 
-	Watchers    int           `help:"Simulated engines." default:"100"`
-	Connections int           `help:"Requests at a time." default:"32"`
+	Watchers    int           `help:"Simulated engines (default 100; abuse: 1000 good ones)." placeholder:"N"`
+	Connections int           `help:"Requests at a time (default 32; abuse: 64 of banned ones)." placeholder:"N"`
 	Batch       int           `help:"Signals per request (ingest)." default:"50"`
 	List        int           `help:"Addresses on the list (pull)." default:"15000"`
 	Sources     int           `help:"Different addresses that are reported (ingest)." default:"50000"`
 	Skew        float64       `help:"Exponent of their popularity, over 1 (ingest)." default:"1.1"`
-	Duration    time.Duration `help:"Time measured." default:"10s"`
+	Pace        int           `help:"Requests per second that the good engines make together (abuse)." default:"500"`
+	Abusers     int           `help:"Addresses that get banned (abuse)." default:"16"`
+	Forged      *int          `help:"Clients that log in through a proxy, each from another forged address (abuse; default 1000000, none with --url). With --url that server must trust 127.0.0.1 as a proxy." placeholder:"N"`
+	ForgedTime  time.Duration `help:"Time after which they stop (abuse)." default:"120s"`
+	Duration    time.Duration `help:"Time measured; abuse: each with and without the banned ones." default:"10s"`
 	Warmup      time.Duration `help:"Load before it." default:"2s"`
 	Env         []string      `help:"Setting for the server that is started, as NAME=VALUE; may be repeated." placeholder:"MUSTER_…=VALUE" sep:"none"`
 	JSON        bool          `name:"json" help:"Print one JSON object."`
@@ -48,35 +52,46 @@ The loop is closed: every connection waits for its answer before it sends again.
 The rate of ingest counts signals, all others requests. The engines share the
 processors with the server; the last column says how much they took.
 
+abuse is another measurement: good engines, each with a loopback address of its
+own, work at a fixed pace, alone and beside banned ones that retry as fast as
+they are refused; their latencies count from when a request was due. Then log-ins
+from forged addresses come through a trusted proxy, and the server's memory is
+watched. It needs Linux, where all of 127.0.0.0/8 is on the loopback interface.
+
+With --url all engines but those of abuse come from 127.0.0.1, which that server
+bans for its many log-ins unless it is told not to, with: muster admin override
+add --address 127.0.0.0/8 --exempt --reason bench --for 1h. abuse needs the limits
+instead, and leaves bans of addresses in 127.200.0.0/16.
+
 Examples:
   muster bench ingest
   muster bench pull --connections 64 --json
-  muster bench login --url http://127.0.0.1:8600 --key KEY --pid 4711`
+  muster bench login --url http://127.0.0.1:8600 --key KEY --pid 4711
+  muster bench abuse --forged 100000`
 }
+
+// measured is what a run comes to.
+type measured interface{ WriteTable(io.Writer) error }
 
 func (c *benchCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	cfg := swarm.Config{
-		Kind: swarm.Kind(c.Kind), URL: c.URL, Key: c.Key,
-		Watchers: c.Watchers, Connections: c.Connections, Batch: c.Batch, List: c.List,
-		Sources: c.Sources, Skew: c.Skew, Duration: c.Duration, Warmup: c.Warmup,
-	}
+	var progress func(swarm.Progress)
 	if isatty.IsTerminal(os.Stderr.Fd()) {
-		cfg.Progress = showProgress
+		progress = showProgress
 		defer fmt.Fprint(os.Stderr, clearLine)
 	}
-	res, err := c.measure(ctx, cfg)
+	res, err := c.measure(ctx, progress)
 	if err != nil {
 		return err
 	}
-	if cfg.Progress != nil {
+	if progress != nil {
 		fmt.Fprint(os.Stderr, clearLine)
 	}
-	return c.print(os.Stdout, &res)
+	return c.print(os.Stdout, res)
 }
 
-func (c *benchCmd) print(w io.Writer, res *swarm.Result) error {
+func (c *benchCmd) print(w io.Writer, res measured) error {
 	if c.JSON {
 		return json.NewEncoder(w).Encode(res)
 	}
@@ -89,68 +104,129 @@ func showProgress(p swarm.Progress) {
 	fmt.Fprintf(os.Stderr, clearLine+"%s %.0fs  %.0f %s  %d errors", p.Phase, p.Elapsed.Seconds(), p.Rate, p.Unit, p.Errors)
 }
 
-func (c *benchCmd) measure(ctx context.Context, cfg swarm.Config) (swarm.Result, error) {
+func (c *benchCmd) measure(ctx context.Context, progress func(swarm.Progress)) (measured, error) {
 	if c.URL == "" {
-		return c.measureOwn(ctx, cfg)
+		return c.measureOwn(ctx, progress)
 	}
+	on := benched{url: c.URL, key: c.Key, progress: progress}
 	switch {
 	case c.Key == "":
-		return swarm.Result{}, errors.New("--url needs --key: make one there with muster admin key create --accept")
+		return nil, errors.New("--url needs --key: make one there with muster admin key create --accept")
 	case len(c.Env) > 0:
-		return swarm.Result{}, errors.New("--env is for the server that is started: it has no effect with --url")
+		return nil, errors.New("--env is for the server that is started: it has no effect with --url")
 	case c.PID != 0:
-		cfg.Usage = swarm.ProcessUsage(c.PID)
+		on.usage, on.rss = swarm.ProcessUsage(c.PID), processRSS(c.PID)
 	case c.MetricsURL != "":
-		cfg.Usage = swarm.MetricsUsage(c.MetricsURL)
+		on.usage, on.rss = swarm.MetricsUsage(c.MetricsURL), func() (int64, error) { return swarm.MetricsRSS(c.MetricsURL) }
 	}
-	return swarm.Run(ctx, cfg)
+	if c.abuse() {
+		return on.abuse(ctx, c, 0)
+	}
+	return on.run(ctx, c)
+}
+
+func (c *benchCmd) abuse() bool { return c.Kind == string(swarm.Abuse) }
+
+// benched is a server that is measured.
+type benched struct {
+	url, key string
+	usage    func() (swarm.Usage, error)
+	rss      func() (int64, error)
+	progress func(swarm.Progress)
+}
+
+func (b *benched) run(ctx context.Context, c *benchCmd) (*swarm.Result, error) {
+	cfg := swarm.Config{
+		Kind: swarm.Kind(c.Kind), URL: b.url, Key: b.key, Usage: b.usage, Progress: b.progress,
+		Watchers: c.Watchers, Connections: c.Connections, Batch: c.Batch, List: c.List,
+		Sources: c.Sources, Skew: c.Skew, Duration: c.Duration, Warmup: c.Warmup,
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 32
+	}
+	res, err := swarm.Run(ctx, cfg)
+	return &res, err
+}
+
+// abuse forges as many clients as asked, or else forged.
+func (b *benched) abuse(ctx context.Context, c *benchCmd, forged int) (*swarm.AbuseResult, error) {
+	if c.Forged != nil {
+		forged = *c.Forged
+	}
+	res, err := swarm.RunAbuse(ctx, swarm.AbuseConfig{
+		URL: b.url, Key: b.key, Usage: b.usage, RSS: b.rss, Progress: b.progress,
+		Watchers: c.Watchers, Pace: c.Pace, Abusers: c.Abusers, Connections: c.Connections,
+		Duration: c.Duration, Warmup: c.Warmup, Forged: forged, ForgedTime: c.ForgedTime,
+	})
+	return &res, err
+}
+
+func processRSS(pid int) func() (int64, error) {
+	return func() (int64, error) { return swarm.CurrentRSS(pid) }
 }
 
 const (
 	idleTime  = time.Second      // a server is let alone before its idle memory is read
 	drainTime = 60 * time.Second // and this long to count what it accepted
+	forged    = 1_000_000        // clients, when nothing else is said
 )
 
+// settings are those of a server that is started: all engines but those of
+// abuse have one address, which must not be banned for their many log-ins.
+func (c *benchCmd) settings() []string {
+	first := "MUSTER_RATELIMIT__EXEMPT=127.0.0.0/8"
+	if c.abuse() {
+		first = "MUSTER_PROXIES__TRUSTED=127.0.0.1"
+	}
+	return append([]string{first}, c.Env...)
+}
+
 // measureOwn starts a server for the run and removes all of it afterwards.
-func (c *benchCmd) measureOwn(ctx context.Context, cfg swarm.Config) (res swarm.Result, err error) {
+func (c *benchCmd) measureOwn(ctx context.Context, progress func(swarm.Progress)) (res measured, err error) {
 	if c.PID != 0 || c.MetricsURL != "" {
-		return res, errors.New("--pid and --metrics-url are for a server that runs already: expected --url with them")
+		return nil, errors.New("--pid and --metrics-url are for a server that runs already: expected --url with them")
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return res, err
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "muster-bench-")
 	if err != nil {
-		return res, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := swarm.StartServer(ctx, swarm.ServerConfig{Binary: self, DataDir: filepath.Join(dir, "data"), Env: c.Env})
+	server, err := swarm.StartServer(ctx, swarm.ServerConfig{Binary: self, DataDir: filepath.Join(dir, "data"), Env: c.settings()})
 	if err != nil {
-		return res, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 
-	ready := float64(server.Ready.Microseconds()) / 1000
 	select {
 	case <-time.After(idleTime):
 	case <-ctx.Done():
-		return res, ctx.Err()
+		return nil, ctx.Err()
 	}
-	idle, idleErr := swarm.CurrentRSS(server.PID())
-	cfg.URL, cfg.Usage = server.URL, swarm.ProcessUsage(server.PID())
-	if cfg.Key, err = server.EnrolmentKey(ctx); err != nil {
+	ready := float64(server.Ready.Microseconds()) / 1000
+	on := benched{url: server.URL, usage: swarm.ProcessUsage(server.PID()), rss: processRSS(server.PID()), progress: progress}
+	idle, idleErr := on.rss()
+	if on.key, err = server.EnrolmentKey(ctx); err != nil {
+		return nil, err
+	}
+	if c.abuse() {
+		res, err := on.abuse(ctx, c, forged)
+		res.Ready = &ready
 		return res, err
 	}
-	if res, err = swarm.Run(ctx, cfg); err != nil {
-		return res, err
+	figures, err := on.run(ctx, c)
+	if err != nil {
+		return nil, err
 	}
-	res.Ready = &ready
+	figures.Ready = &ready
 	if idleErr == nil {
-		res.IdleRSS = &idle
+		figures.IdleRSS = &idle
 	}
-	c.drain(ctx, server, &res)
-	return res, nil
+	c.drain(ctx, server, figures)
+	return figures, nil
 }
 
 // drain sees how far judging was behind, and how long it takes to catch up. A

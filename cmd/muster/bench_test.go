@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
 
+	"muster/internal/roles"
 	"muster/internal/swarm"
 )
 
@@ -35,6 +37,9 @@ func TestBenchRefuses(t *testing.T) {
 		"no key":                     {[]string{"ingest", "--url=http://127.0.0.1:8600"}, "--url needs --key"},
 		"settings for a running one": {[]string{"pull", "--url=http://127.0.0.1:8600", "--key=k", "--env=A=1"}, "--env is for the server that is started"},
 		"a process without its URL":  {[]string{"login", "--pid=1"}, "expected --url with them"},
+		"no key, abuse":              {[]string{"abuse", "--url=http://127.0.0.1:8600"}, "--url needs --key"},
+		"too many abusers":           {[]string{"abuse", "--url=http://127.0.0.1:8600", "--key=k", "--abusers=2000"}, "expected 1 to 1,000 abusers"},
+		"another loopback":           {[]string{"abuse", "--url=http://[::1]:8600", "--key=k"}, "on an address of 127.0.0.0/8"},
 		"too many connections":       {[]string{"heartbeat", "--url=http://127.0.0.1:8600", "--key=k", "--connections=5000"}, "expected 1 to 4,096 connections"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -54,6 +59,33 @@ func TestBenchEnvTakesCommas(t *testing.T) {
 	c := parseBench(t, "ingest", "--env=MUSTER_PUBLISH__ALLOWLIST=192.0.2.1,192.0.2.2", "--env=B=2")
 	if len(c.Env) != 2 || c.Env[0] != "MUSTER_PUBLISH__ALLOWLIST=192.0.2.1,192.0.2.2" {
 		t.Errorf("got %q", c.Env)
+	}
+}
+
+// TestBenchSettings checks that engines which share an address are not banned
+// where that is not what is measured, and that what is asked for comes last: it
+// wins.
+func TestBenchSettings(t *testing.T) {
+	for kind, want := range map[string]string{
+		"login": "MUSTER_RATELIMIT__EXEMPT=127.0.0.0/8",
+		"abuse": "MUSTER_PROXIES__TRUSTED=127.0.0.1",
+	} {
+		got := parseBench(t, kind, "--env=A=1").settings()
+		if !slices.Equal(got, []string{want, "A=1"}) {
+			t.Errorf("%s: got %q, want %q before what was asked for", kind, got, want)
+		}
+		if _, err := roles.LoadConfig(roles.ConfigSource{Env: got}); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+func TestBenchForgesNoneUnlessAsked(t *testing.T) {
+	if c := parseBench(t, "abuse"); c.Forged != nil {
+		t.Errorf("got %d without the flag", *c.Forged)
+	}
+	if c := parseBench(t, "abuse", "--forged=0"); c.Forged == nil || *c.Forged != 0 {
+		t.Errorf("got %v, want an explicit 0", c.Forged)
 	}
 }
 

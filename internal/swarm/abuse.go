@@ -105,9 +105,10 @@ func RunAbuse(ctx context.Context, cfg AbuseConfig) (AbuseResult, error) {
 	if at, err := netip.ParseAddrPort(target.addr); err != nil || !at.Addr().Is4() {
 		return AbuseResult{}, fmt.Errorf("expected a server on an address of 127.0.0.0/8, got %q: that is where the sources of the load are", cfg.URL)
 	}
-	// The flood's goroutines keep a processor each; the watchers' must not wait
-	// behind them, or they measure the generator. The system shares out the cores.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + floodLoops + 1))
+	// The flood's goroutine and the pace's keep one of Go's processors each; the
+	// watchers' must not wait behind them, or they measure the generator. The
+	// system shares out the cores.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2))
 
 	a := &abuse{cfg: cfg, target: target, quiet: newWindow(), storm: newWindow()}
 	a.res = AbuseResult{Kind: Abuse, Watchers: cfg.Watchers, Pace: cfg.Pace, Abusers: cfg.Abusers, Connections: cfg.Connections}
@@ -262,30 +263,22 @@ func (a *abuse) loginUntilBanned(ctx context.Context, c *Conn, w *Watcher) (logi
 		"does the server limit log-ins, and not exempt 127.0.0.0/8 (ratelimit.exempt, muster admin override list)?", maxLogins)
 }
 
-// floodLoops is how many goroutines drive a flood.
-const floodLoops = 2
-
-// startFlood spreads connections over loops; wait returns when all have ended.
-func (a *abuse) startFlood(ctx context.Context, f *flood, local func(i int) netip.Addr) (wait func()) {
-	lanes := make([][]*lane, min(floodLoops, a.cfg.Connections))
-	for i := range a.cfg.Connections {
-		l := newLane(a.target, local(i))
-		l.turn = i // so that they do not all send the same
-		lanes[i%len(lanes)] = append(lanes[i%len(lanes)], l)
+// lanes makes the connections of a flood.
+func (a *abuse) lanes(local func(i int) netip.Addr) []*lane {
+	all := make([]*lane, a.cfg.Connections)
+	for i := range all {
+		all[i] = newLane(a.target, local(i))
+		all[i].turn = i // so that they do not all send the same
 	}
-	var loops sync.WaitGroup
-	for _, l := range lanes {
-		loops.Go(func() { f.run(ctx, l) })
-	}
-	return loops.Wait
+	return all
 }
 
 // rage lets the banned ones retry beside the good watchers.
 func (a *abuse) rage(ctx context.Context) error {
 	f := &flood{faults: &a.faults, next: a.retry(), check: checkRefusal, answered: &a.units}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	wait := a.startFlood(ctx, f, func(i int) netip.Addr { return plus(firstAbuser, i%a.cfg.Abusers) })
+	lanes := a.lanes(func(i int) netip.Addr { return plus(firstAbuser, i%a.cfg.Abusers) })
+	var flooding sync.WaitGroup
+	flooding.Go(func() { f.run(ctx, lanes) })
 	pause(ctx, a.cfg.Warmup)
 
 	a.steady.into.Store(a.storm)
@@ -297,7 +290,7 @@ func (a *abuse) rage(ctx context.Context) error {
 	a.steady.into.Store(nil)
 
 	f.stopped.Store(true)
-	wait()
+	flooding.Wait()
 	a.steady.stop()
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -371,9 +364,9 @@ func (a *abuse) forge(ctx context.Context) error {
 	forger := newForger(a.target, a.cfg.Forged, a.cfg.Seed, a.good[0].Watcher)
 	f := &flood{faults: &a.faults, next: forger.request, check: forger.check, answered: &a.units}
 	start := time.Now()
-	wait := a.startFlood(ctx, f, func(int) netip.Addr { return netip.Addr{} })
+	lanes := a.lanes(func(int) netip.Addr { return netip.Addr{} })
 	ended := make(chan struct{})
-	go func() { defer close(ended); wait() }()
+	go func() { defer close(ended); f.run(ctx, lanes) }()
 
 	peak := a.res.RSSBefore
 	look := func() {

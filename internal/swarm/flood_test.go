@@ -123,7 +123,7 @@ func BenchmarkFlood(b *testing.B) {
 			return retry(l)
 		}}
 		measure(b, func() {
-			a.startFlood(b.Context(), f, func(int) netip.Addr { return from })()
+			f.run(b.Context(), a.lanes(func(int) netip.Addr { return from }))
 		})
 		if n, first := f.faults.count(); n > 0 {
 			b.Fatal(n, first)
