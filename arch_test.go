@@ -18,7 +18,7 @@ import (
 // The layers above the root, lowest first. A package may import those of lower
 // layers, save for what forbidden says, and none of its own layer.
 var (
-	pure       = []string{"internal/wire", "internal/policy", "internal/consensus", "internal/crowd", "internal/ratelimit", "internal/misuse"}
+	pure       = []string{"internal/wire", "internal/policy", "internal/consensus", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor"}
 	adapters   = []string{"internal/store", "internal/stream", "internal/enrich"}
 	services   = []string{"internal/enroll", "internal/ingest", "internal/tally", "internal/publish", "internal/orders", "internal/abuse"}
 	transports = []string{"internal/edge", "internal/console", "internal/sieve", "internal/guard"}
