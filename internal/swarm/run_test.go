@@ -124,6 +124,17 @@ func TestRunSaysWhySetUpFailed(t *testing.T) {
 	}
 }
 
+func TestRunSaysWhatToDoAboutABan(t *testing.T) {
+	s := newStub()
+	s.logins = 20
+	cfg := short(Heartbeat, startStub(t, s))
+	cfg.Watchers = 30
+	_, err := Run(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "muster admin override add --address 127.0.0.0/8 --exempt") {
+		t.Errorf("got %v, want how to exempt the generator", err)
+	}
+}
+
 // answer makes a stub answer one path without doing anything.
 func answer(path string, status int) func(*http.Request) (int, string) {
 	return func(r *http.Request) (int, string) {

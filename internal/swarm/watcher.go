@@ -121,7 +121,7 @@ func unexpected(req *Request, res *Response, want int) error {
 }
 
 // Many watchers behind one address look like one that logs in all the time.
-const banAdvice = "the generator's address is banned: run `muster admin ban lift 127.0.0.1` and " +
+const banAdvice = "the generator's address is banned: run `muster admin ban lift 127.0.0.1 --reason bench` and " +
 	"`muster admin override add --address 127.0.0.0/8 --exempt --reason bench --for 1h` on that server first"
 
 var banCode = []byte(`"code":"banned"`)
