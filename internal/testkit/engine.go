@@ -20,6 +20,7 @@ type Engine struct {
 	Dir    string
 	Config string // its config.yaml
 	Bin    string // folder of its cscli, for the PATH of muster join
+	Relay  *Relay // through which it reaches Muster once it has joined; nil: directly
 
 	owner    testing.TB // the test that it lives as long as
 	lapi     string     // its local API's URL
@@ -68,7 +69,7 @@ func (c Crowdsec) NewEngine(t testing.TB, name string) *Engine {
 	for _, item := range items {
 		e.Cscli(t, append([]string{item[0], "install"}, item[1:]...)...)
 	}
-	e.Cscli(t, "machines", "add", "-a", "--force", "-f", filepath.Join(e.Dir, "local_api_credentials.yaml"))
+	e.prepare(t)
 	return e
 }
 
@@ -100,8 +101,16 @@ func (c Crowdsec) NewDebianEngine(t testing.TB, name string) *Engine {
 		}
 	}
 	e.writeConfig(t, "", "") // unknown keys are fatal in this engine
-	e.Cscli(t, "machines", "add", "-a", "--force", "-f", filepath.Join(e.Dir, "local_api_credentials.yaml"))
+	e.prepare(t)
 	return e
+}
+
+// prepare makes the engine's database, with its own log processor in it, as
+// packages and the entrypoints of containers do.
+func (e *Engine) prepare(t testing.TB) {
+	t.Helper()
+	e.Cscli(t, "machines", "add", "-a", "--force", "-f", filepath.Join(e.Dir, "local_api_credentials.yaml"))
+	e.copyDir(t, filepath.Join(e.Dir, "data"), "data-before")
 }
 
 // crowdsecModule returns the folder of the engine's source, which holds the
@@ -254,14 +263,30 @@ func (e *Engine) cscliCommand(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Start starts the engine and waits until its local API answers and it follows
-// its logs: it reads only what is written after that. It runs until Stop or the
-// end of the test that it was made with.
-func (e *Engine) Start(t testing.TB) {
+// ForgetAll takes the engine's database back to what it was before the first
+// start: a container does that whose data is not on a volume. It must not run.
+func (e *Engine) ForgetAll(t testing.TB) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(e.Dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	e.copyDir(t, filepath.Join(e.Dir, "data-before"), "data")
+}
+
+// Launch starts the engine and does not wait for it. It runs until Stop, Kill or
+// the end of the test that it was made with.
+func (e *Engine) Launch(t testing.TB) {
 	t.Helper()
 	cmd := exec.Command(e.crowdsec, "-c", e.Config)
 	cmd.Dir, cmd.Env = e.Dir, e.env
 	e.process = StartProcess(e.owner, e.Name, cmd)
+}
+
+// Start launches the engine and waits until its local API answers and it follows
+// its logs: it reads only what is written after that.
+func (e *Engine) Start(t testing.TB) {
+	t.Helper()
+	e.Launch(t)
 	client := &http.Client{Timeout: 2 * time.Second}
 	defer client.CloseIdleConnections()
 	Eventually(t, 60*time.Second, e.Name+" is up", func() string {
@@ -308,6 +333,12 @@ func (e *Engine) Stop(t testing.TB) {
 	t.Helper()
 	e.process.Stop(t)
 }
+
+// Kill ends the engine at once, as running out of memory does.
+func (e *Engine) Kill() { e.process.Kill() }
+
+// Exited returns how the engine ended, or "" while it runs.
+func (e *Engine) Exited() string { return e.process.Exited() }
 
 // Restart stops the engine and starts it again.
 func (e *Engine) Restart(t testing.TB) {

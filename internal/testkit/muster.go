@@ -66,6 +66,9 @@ func (m *Muster) Start(t testing.TB) {
 // Kill ends the server at once, as a power cut would.
 func (m *Muster) Kill() { m.process.Kill() }
 
+// Output returns what the server has logged since it was started last.
+func (m *Muster) Output() string { return m.process.Output() }
+
 // Run runs another muster command and returns its stdout; a failure fails the
 // test.
 func (m *Muster) Run(t testing.TB, args ...string) string {
@@ -138,10 +141,10 @@ func (m *Muster) Metric(t testing.TB, series string) float64 {
 	return 0
 }
 
-// Organisation makes an organisation and returns its id.
-func (m *Muster) Organisation(t testing.TB, name string) string {
+// Organisation makes an organisation and returns its id; more are further flags.
+func (m *Muster) Organisation(t testing.TB, name string, more ...string) string {
 	t.Helper()
-	return lastLine(m.Admin(t, "admin", "org", "create", name))
+	return lastLine(m.Admin(t, append([]string{"admin", "org", "create", name}, more...)...))
 }
 
 // EnrolmentKey makes a key for an organisation whose machines need no
@@ -168,7 +171,11 @@ func (m *Muster) Join(t testing.TB, e *Engine, more ...string) string {
 			}
 		}
 	}
-	args := append([]string{"join", m.URL, "--crowdsec-config", e.Config, "--name", e.Name}, more...)
+	url := m.URL
+	if e.Relay != nil {
+		url = e.Relay.URL
+	}
+	args := append([]string{"join", url, "--crowdsec-config", e.Config, "--name", e.Name}, more...)
 	out, err := m.TryRun(t, env, args...)
 	if err != nil {
 		t.Fatalf("muster join of %s: %v", e.Name, err)

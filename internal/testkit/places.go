@@ -1,11 +1,13 @@
 package testkit
 
 import (
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -83,15 +85,39 @@ func RemoveMuster() {
 	}
 }
 
-// FreeAddr returns a loopback address that nobody listens on at the moment.
+// given are the ports that FreeAddr has returned.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// FreeAddr returns a loopback address that nobody listens on, and that it has
+// not returned before. It is not of the ports that systems choose themselves
+// (on Linux from 32768 on), so that none is taken before it is used.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	for range 1000 {
+		port := 15_000 + rand.IntN(15_000)
+		if given.ports[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		given.ports[port] = true
+		return l.Addr().String()
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // Eventually calls try until it returns "", and fails the test with what it
