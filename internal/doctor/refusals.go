@@ -141,7 +141,10 @@ func endOf(e event) (until time.Time, extends bool) {
 // checkRetries tells whether the engine went on calling after it was refused.
 func (h *history) checkRetries(machine string, first event, now time.Time) []muster.Finding {
 	var retries []event
-	for _, e := range h.events {
+	for i, e := range h.events {
+		if i > 1 && h.events[i-1].kind == died && h.events[i-2].kind == attempted {
+			continue // how a start ended whose calls are events of their own
+		}
 		if e.kind.isCall() && !e.at.IsZero() && e.at.Sub(first.at) > oneCall {
 			retries = append(retries, e)
 		}
