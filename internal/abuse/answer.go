@@ -39,7 +39,7 @@ func (a Answer) Append(b []byte, field string, now time.Time, addr netip.Addr, b
 		b = append(b, `null`...)
 	} else {
 		b = append(b, '"')
-		b = ban.Until.UTC().AppendFormat(b, time.RFC3339)
+		b = appendEnd(b, ban)
 		b = append(b, `","retry_after":`...)
 		b = strconv.AppendInt(b, RetryAfter(now, ban), 10)
 	}
@@ -68,8 +68,7 @@ func (a Answer) appendWords(b []byte, addr netip.Addr, ban *ratelimit.Ban) []byt
 		b = append(b, " is not served"...)
 	}
 	if !ban.Until.IsZero() {
-		b = append(b, " until "...)
-		b = ban.Until.UTC().AppendFormat(b, time.RFC3339)
+		b = appendEnd(append(b, " until "...), ban)
 	}
 	b = appendInside(append(b, ": "...), ban.Reason)
 	if ban.Extend > 0 {
@@ -82,6 +81,12 @@ func (a Answer) appendWords(b []byte, addr netip.Addr, ban *ratelimit.Ban) []byt
 		b = appendInside(append(b, ". Appeal: "...), a.Appeal)
 	}
 	return b
+}
+
+// appendEnd writes when ban ends, in whole seconds, never too early: who comes
+// back then may be let in.
+func appendEnd(b []byte, ban *ratelimit.Ban) []byte {
+	return ban.Until.UTC().Add(time.Second-1).AppendFormat(b, time.RFC3339)
 }
 
 // appendInside appends s as a part of a JSON string.

@@ -558,6 +558,10 @@ func TestAnswer(t *testing.T) {
 	if got.Code != "banned" || !got.Until.Equal(ban.Until) || got.RetryAfter != 3600 || !got.Extends || len(got.Check) != 3 || got.Appeal != a.Appeal {
 		t.Errorf("got %+v", got)
 	}
+	ban.Until = now.Add(time.Hour + time.Microsecond)
+	if text := a.Append(nil, "message", now, client, &ban); strings.Count(string(text), "2026-03-01T13:00:01Z") != 2 {
+		t.Errorf("expected an end that is not too early, got %s", text)
+	}
 	ban.Until, ban.Extend, ban.Scope = time.Time{}, 0, ratelimit.ScopeLogin
 	text = a.Append(nil, "message", now, client, &ban)
 	if err := json.Unmarshal(text, &got); err != nil {
