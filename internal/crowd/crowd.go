@@ -7,15 +7,21 @@
 //
 //	table.Fold(&evidence, report)              // remember it, in bounded memory
 //	table.Judge(&evidence, now, facts, &out)   // verdicts that changed, events about machines
-//	records[e.Machine].Apply(e, parameters)    // for each event, in the order of Compare
-//	table = NewTrustTable(…, records, …)       // the next epoch, every few minutes
+//	records[e.Machine].Apply(e, &parameters)   // every event of a batch, sorted with Compare
+//	table = NewTrustTable(snapshot)            // the next epoch, every few minutes
 //
 // Evidence is of one source and is touched by one goroutine; only the immutable
 // TrustTable crosses from shard to shard.
 //
+// Nothing about a machine is frozen into evidence: its weight is looked up
+// whenever the source is judged, so that a strike makes all that it said
+// worthless at once. Two things are frozen, because they are about a moment:
+// how new a report was when it came (whoever repeats a list must not earn by
+// it), and who supported a listing when it was made (those answer for it).
+//
 // Machines, organisations, AS and behaviours are numbers that the caller gives
-// out and keeps; number 0 means unknown and, as an audience, the network.
-// Times are Unix seconds.
+// out and keeps; 0 means unknown and, as an audience, the network. Times are
+// Unix seconds.
 package crowd
 
 // Report is one eligible report about one source.
@@ -33,7 +39,7 @@ type Report struct {
 
 // Prior is what the hub's taxonomy says about a behaviour.
 type Prior struct {
-	Confidence uint8 // 0 (a guess) to 3 (nothing else looks like it)
+	Confidence uint8 // 0 (a guess, counts for nothing) to 3 (nothing else looks like it)
 	Spoofable  uint8 // 0 (a handshake proves the address) to 3 (one forged packet)
 }
 
@@ -54,3 +60,16 @@ type Facts struct {
 	// Dynamic: the address changes hands often: the listing is shorter.
 	Dynamic bool
 }
+
+// points are thousandths of a point of log-odds. Whole numbers make sums exact,
+// hence independent of the order of voices.
+type points int64
+
+const point = 1000
+
+func toPoints(f float64) points { return points(f*point + 0.5) }
+
+func (p points) float() float32 { return float32(p) / point }
+
+// clock fits a time into evidence: Unix seconds up to the year 2106, 0 = never.
+func clock(at int64) uint32 { return uint32(min(max(at, 0), 1<<32-1)) }

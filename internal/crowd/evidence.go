@@ -1,78 +1,294 @@
 package crowd
 
+import (
+	"cmp"
+	"math"
+	"math/bits"
+	"slices"
+	"time"
+)
+
 // MaxVoices is how many machines' words are kept per source; beyond it the one
 // that adds least makes room.
 const MaxVoices = 24
 
 // Evidence is what is remembered about one source. The zero Evidence is none.
 type Evidence struct {
-	first, last uint32
-	voices      []voice
-	standing    []standing
+	voices     []voice
+	standing   []standing // what the last judgement said, sorted by audience
+	behaviours [maxNamed]Behaviour
+	machines   uint64 // sketch of the machines of weight that reported it
+	networks   uint64 // sketch of their AS
+
+	first, last uint32 // of all reports that count or go to a fleet
+	unbanned    uint32 // what was said before is muted
+	reached     uint32 // since when there is support for a listing, while it waits
+	confirmBy   uint32 // when to ask whether somebody new confirmed the listing
+
+	convictions uint8
+	crowded     bool // voices were dropped: the sketches know more
+	confirmed   bool
+	feedback    bool // an unban waits to be proved right
 }
 
-type voice struct{ machine uint32 }
-type standing struct{ audience uint32 }
+// voice is one machine's word about the source.
+type voice struct {
+	prefix       uint64
+	machine      uint32
+	organisation uint32
+	as           uint32
+	first        uint32 // first report that counts, of an episode without long silence
+	counted      uint32 // last report that counts for the network, 0 = none
+	fleet        uint32 // last report that goes to its organisation's fleet, 0 = none
+	behaviour    uint16
+	novelty      uint8 // how new it was to the network at first, 255 = nobody knew
+	flags        voiceFlags
+}
+
+type voiceFlags uint8
+
+const (
+	honeypot voiceFlags = 1 << iota
+	settled             // its first report was validated, or is not to be
+	backed              // it supported the listing when it was made
+	shot                // it was told that the source is a canary
+)
+
+// standing is a listing in force for one audience.
+type standing struct {
+	audience     uint32
+	since, until uint32
+	told         uint32 // until when readers were told
+	remedy       Remedy
+}
 
 // Fold adds one report. Reports that neither count nor go to a fleet change
 // nothing.
-func (t *TrustTable) Fold(ev *Evidence, r Report) { panic("skeleton") }
+func (t *TrustTable) Fold(ev *Evidence, r Report) {
+	if !r.Counts && !r.Fleet {
+		return
+	}
+	at := max(clock(r.At), 1)
+	if ev.last > 0 && at > ev.last && at-ev.last > seconds(t.Parameters.Listing.Memory) {
+		ev.machines, ev.networks, ev.crowded = 0, 0, false // another crowd, another time
+	}
+	if ev.first == 0 || at < ev.first {
+		ev.first = at
+	}
+	ev.last = max(ev.last, at)
+	ev.count(r.Behaviour)
 
-// Outcome collects what judgements bring about; the caller empties and reuses
-// it. Reasons.Behaviours of its verdicts are valid until then.
-type Outcome struct {
-	Verdicts []Verdict
-	Events   []TrustEvent
+	i := slices.IndexFunc(ev.voices, func(v voice) bool { return v.machine == r.Machine })
+	if i < 0 {
+		ev.room()
+		ev.voices = append(ev.voices, voice{machine: r.Machine, flags: settled})
+		i = len(ev.voices) - 1
+	}
+	v := &ev.voices[i]
+	v.organisation, v.as, v.prefix = r.Organisation, r.AS, r.Prefix
+	if r.Fleet {
+		v.fleet = max(v.fleet, at)
+	}
+	if r.Counts {
+		t.speak(ev, i, r, at)
+	}
+	if len(ev.voices) > MaxVoices {
+		t.dropLeast(ev, at)
+	}
 }
 
-// Reset empties o and keeps its memory.
-func (o *Outcome) Reset() { o.Verdicts, o.Events = o.Verdicts[:0], o.Events[:0] }
+// speak notes a report that counts.
+func (t *TrustTable) speak(ev *Evidence, i int, r Report, at uint32) {
+	v := &ev.voices[i]
+	if r.Honeypot {
+		v.flags |= honeypot
+	}
+	again := v.counted > 0 && at < v.counted+t.validateAfter
+	if !again || t.static(r.Behaviour) > t.static(v.behaviour) ||
+		t.static(r.Behaviour) == t.static(v.behaviour) && r.Behaviour < v.behaviour {
+		v.behaviour = r.Behaviour
+	}
+	switch {
+	case !again: // the first, or the first after a long silence
+		v.counted, v.first = 0, at // its own old word is nothing that others knew
+		v.novelty = t.novelty(ev, i, at)
+		v.flags &^= settled | shot
+		if v.novelty == 0 {
+			v.flags |= settled
+		}
+	case at < v.first && v.flags&settled == 0:
+		v.first = at
+	}
+	v.counted = max(v.counted, at)
+	if t.rating(v.machine).weight >= t.minVoice {
+		ev.machines |= 1 << (mix(uint64(v.machine)) & 63)
+		ev.networks |= 1 << (mix(uint64(t.group(v))) & 63)
+	}
+}
 
-// Judge judges the source at a time, settles what has become due, and appends
-// the verdicts that changed and the events about machines to out.
-func (t *TrustTable) Judge(ev *Evidence, now int64, f Facts, out *Outcome) { panic("skeleton") }
+// novelty tells how new a report by voice i is at a time: nothing is new about
+// a source that is listed, or well supported by others.
+func (t *TrustTable) novelty(ev *Evidence, i int, at uint32) uint8 {
+	if len(ev.standing) > 0 && ev.standing[0].audience == Network && at >= ev.standing[0].since {
+		return 0
+	}
+	if len(ev.voices) == 1 {
+		return 255
+	}
+	var c choir
+	for j := range ev.voices {
+		if j != i {
+			c.add(t, ev, j, at)
+		}
+	}
+	return uint8(255 * max(0, t.threshold-c.support(t)) / t.threshold)
+}
 
-// Explain returns the reasons as of now, listed or not, without changing anything.
-func (t *TrustTable) Explain(ev *Evidence, now int64, f Facts) Reasons { panic("skeleton") }
+// count adds one report of a behaviour; when too many different ones are
+// remembered, the rarest makes room. Most reported first, then by number.
+func (ev *Evidence) count(behaviour uint16) {
+	bs := &ev.behaviours
+	i := 0
+	for i < len(bs)-1 && bs[i].Reports > 0 && bs[i].Index != behaviour {
+		i++
+	}
+	if bs[i].Index != behaviour || bs[i].Reports == 0 {
+		bs[i] = Behaviour{Index: behaviour}
+	}
+	if bs[i].Reports < math.MaxUint16 {
+		bs[i].Reports++
+	}
+	for ; i > 0 && (bs[i].Reports > bs[i-1].Reports || bs[i].Reports == bs[i-1].Reports && bs[i].Index < bs[i-1].Index); i-- {
+		bs[i], bs[i-1] = bs[i-1], bs[i]
+	}
+}
 
-// Due returns when Judge must be asked again even without new reports: a
-// listing lapses, or a report is to be validated; 0 = never.
-func (t *TrustTable) Due(ev *Evidence) int64 { panic("skeleton") }
+// room makes room for one voice more, in steps that waste little: most sources
+// have one or two voices, and there are a million of them.
+func (ev *Evidence) room() {
+	if n := len(ev.voices); n == cap(ev.voices) {
+		bigger := make([]voice, n, min(max(1, 2*n), MaxVoices+1))
+		copy(bigger, ev.voices)
+		ev.voices = bigger
+	}
+}
 
-// Stale reports whether nothing in ev can matter any more.
-func (t *TrustTable) Stale(ev *Evidence, now int64) bool { panic("skeleton") }
-
-// Unban notes that an unban was granted: what was said before is muted, not
-// deleted, and a new listing needs more for a while. Judge next.
-func (t *TrustTable) Unban(ev *Evidence, now int64) { panic("skeleton") }
+// dropLeast forgets the voice that adds least beside the others, the oldest of
+// equals. So neither a crowd in one place nor one without trust can push out
+// the others.
+func (t *TrustTable) dropLeast(ev *Evidence, at uint32) {
+	var c choir
+	var adds [MaxVoices + 1]points
+	for i := range ev.voices {
+		c.add(t, ev, i, at)
+	}
+	for k := range c.parts[:c.n] {
+		adds[c.parts[k].voice] = c.discounted(t, k)
+	}
+	least := 0
+	for i := range ev.voices {
+		v, w := &ev.voices[i], &ev.voices[least]
+		if cmp.Or(
+			cmp.Compare(adds[i], adds[least]),
+			cmp.Compare(max(v.counted, v.fleet), max(w.counted, w.fleet)),
+			cmp.Compare(w.machine, v.machine)) < 0 {
+			least = i
+		}
+	}
+	ev.voices = slices.Delete(ev.voices, least, least+1)
+	ev.crowded = true
+}
 
 // Forget removes the voices that gone picks: their machines were blocked, or
 // left. It reports whether there was anything to remove. Judge next.
-func (ev *Evidence) Forget(gone func(machine, organisation uint32) bool) bool { panic("skeleton") }
+func (ev *Evidence) Forget(gone func(machine, organisation uint32) bool) bool {
+	n := len(ev.voices)
+	ev.voices = slices.DeleteFunc(ev.voices, func(v voice) bool { return gone(v.machine, v.organisation) })
+	return len(ev.voices) < n
+}
 
 // Withdraw removes what machine told its fleet up to a time: its operator
 // deleted the decision. What it told the network stands. Judge next.
-func (ev *Evidence) Withdraw(machine uint32, upTo int64) bool { panic("skeleton") }
+func (ev *Evidence) Withdraw(machine uint32, upTo int64) bool {
+	for i := range ev.voices {
+		if v := &ev.voices[i]; v.machine == machine && v.fleet != 0 && v.fleet <= clock(upTo) {
+			v.fleet = 0
+			return true
+		}
+	}
+	return false
+}
 
 // Machines calls yield for the machine and organisation of every voice.
-func (ev *Evidence) Machines(yield func(machine, organisation uint32) bool) { panic("skeleton") }
+func (ev *Evidence) Machines(yield func(machine, organisation uint32) bool) {
+	for i := range ev.voices {
+		if !yield(ev.voices[i].machine, ev.voices[i].organisation) {
+			return
+		}
+	}
+}
 
-// Listed reports whether a listing for audience stands, as last judged, and its end.
-func (ev *Evidence) Listed(audience uint32) (until int64, ok bool) { panic("skeleton") }
+// Listed returns the end of the listing for an audience as last judged, and
+// whether there is one.
+func (ev *Evidence) Listed(audience uint32) (until int64, ok bool) {
+	if st := ev.stand(audience); st != nil {
+		return int64(st.until), true
+	}
+	return 0, false
+}
 
-// First and Last return the times of the first and the last report remembered.
+func (ev *Evidence) stand(audience uint32) *standing {
+	for i := range ev.standing {
+		if ev.standing[i].audience == audience {
+			return &ev.standing[i]
+		}
+	}
+	return nil
+}
+
+// Behaviours returns what was reported, most often first.
+func (ev *Evidence) Behaviours() []Behaviour {
+	n := 0
+	for n < maxNamed && ev.behaviours[n].Reports > 0 {
+		n++
+	}
+	return ev.behaviours[:n]
+}
+
+// First returns the time of the first report remembered, 0 = none.
 func (ev *Evidence) First() int64 { return int64(ev.first) }
 
-// Last returns the time of the last report; 0 = none.
+// Last returns the time of the last report, 0 = none.
 func (ev *Evidence) Last() int64 { return int64(ev.last) }
 
 // CopyFrom makes ev a copy of from that shares no memory with it, using ev's
 // own memory where it is enough.
-func (ev *Evidence) CopyFrom(from *Evidence) { panic("skeleton") }
+func (ev *Evidence) CopyFrom(from *Evidence) {
+	voices, standing := append(ev.voices[:0], from.voices...), append(ev.standing[:0], from.standing...)
+	*ev = *from
+	ev.voices, ev.standing = voices, standing
+}
 
-// AppendBinary appends ev's binary form.
-func (ev *Evidence) AppendBinary(b []byte) []byte { panic("skeleton") }
+// Unban notes that an unban was granted: what was said before is muted, not
+// deleted, and a new listing needs more for a while. When the source stays
+// quiet, those who had it listed were wrong. Judge next.
+func (ev *Evidence) Unban(now int64) {
+	ev.unbanned, ev.feedback = clock(now), true
+}
 
-// UnmarshalBinary reads what AppendBinary wrote, using ev's own memory where it
-// is enough.
-func (ev *Evidence) UnmarshalBinary(data []byte) error { panic("skeleton") }
+// estimate counts distinct items from a sketch of 64 bits (linear counting);
+// it ends at 266.
+func estimate(sketch uint64) int {
+	zeros := 64 - bits.OnesCount64(sketch)
+	return int(math.Round(-64 * math.Log(max(float64(zeros), 1)/64)))
+}
+
+// mix spreads numbers over 64 bits (the finaliser of SplitMix64).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func seconds(d time.Duration) uint32 { return uint32(d / time.Second) }

@@ -2,118 +2,185 @@ package crowd
 
 import "time"
 
-// Parameters holds every number of the engine. Support and weights are in
-// points of log-odds. The zero value of a field is meant as it stands: start
-// from Default.
+// Parameters holds every number of the engine. Weights and support are in
+// points: log-odds, so that independent voices add up. Start from Default; no
+// field's zero value means anything but zero.
 type Parameters struct {
-	// Version of the meaning of the numbers; stored with verdicts so that an old
-	// one can be explained.
+	// Version names this set of numbers; it is kept with what they decided.
 	Version int
 
-	// Support.
-
-	// Threshold is the support that a listing by the crowd needs: e^5 is odds of
-	// about 150 to 1.
-	Threshold float64
-	// Groups is how many independent groups (AS) above suspicion must be heard.
-	Groups int
-	// MinVoice is the points from which a voice counts as a group or as support
-	// of its own: less is an echo of old or doubtful words.
-	MinVoice float64
-	// SharedFactor multiplies Threshold for sources with many people behind.
-	SharedFactor float64
-	// ProbationFactor multiplies Threshold within UnbanGrace after an unban.
-	ProbationFactor float64
-	// HysteresisShare of the threshold ends a listing.
-	HysteresisShare float64
-	// Decay is the time in which a report's weight falls to 1/e.
-	Decay time.Duration
-	// SecondInAS and SecondInPrefix are what the second best voice of one AS and
-	// of one /24 adds (the third that share of the second, and so on): a crowd in
-	// one place is one voice. Of an organisation only the best counts.
-	SecondInAS, SecondInPrefix float64
-	// Honeypot is the weight of a honeypot's sighting: one is not enough alone.
-	Honeypot float64
-	// HoneypotSupport is what others must add to a honeypot's sighting.
-	HoneypotSupport float64
-
-	// Listings.
-
-	Expiry        time.Duration // without evidence a listing lapses
-	ShortExpiry   time.Duration // the same for shared and dynamic sources
-	RepeatFactor  float64       // each earlier conviction adds this share of Expiry
-	MaxExpiry     time.Duration
-	UnbanGrace    time.Duration // after an unban the threshold is raised
-	Memory        time.Duration // how long evidence is kept after the last report
-	OffenceMemory time.Duration // the same for sources that were listed or unbanned
-
-	// Trust of a machine: t is the lower bound of Beta(a, b), its weight the log
-	// odds of t, capped by tenure.
-
-	Prior           float64       // a and b of a machine that nobody knows
-	Confidence      float64       // standard deviations below the mean that make the lower bound
-	MinTenure       int           // days with reports, below which a machine weighs nothing
-	MinValidations  float64       // below which a machine weighs nothing
-	Caps            []Cap         // what tenure allows, shortest first
-	Drift           float64       // share of the distance to the prior that a day takes
-	ValidateAfter   time.Duration // from a report to the question who else saw it
-	HoneypotWithin  time.Duration // a honeypot's sighting validates reports this near
-	Corroboration   float64       // support by others that makes a full validation
-	PartnerShare    float64       // of all that a machine earned, at most this share from one AS …
-	PartnerFree     float64       // … but this much from any
-	StrikeLoss      float64       // share of a that a canary takes
-	StrikeDoubt     float64       // what a canary adds to b
-	StrikePause     time.Duration // without any weight, after the first strike
-	StrikeAgain     time.Duration // after further strikes within StrikeMemory
-	StrikeMemory    time.Duration
-	PardonDoubt     float64 // added to b when a crowd shot the canary
-	UnbanDoubt      float64 // added to b when an unban of a source that it alone supported proved right
-	CompanyDoubt    float64 // added to b when its partners in a conviction turned out liars
-	SoloTenure      int     // days for publishing alone
-	SoloValidations float64
-	SoloBound       float64       // lower bound of t
-	SoloPerDay      int           // publications alone
-	SoloClean       time.Duration // without any strike
-
-	// Canaries.
-
-	HoldFor         time.Duration // from a report of a canary to the judgement on it
-	ExemptAS        int           // independent AS that shoot the same canary are excused …
-	ExemptASCertain int           // … and this many, when the behaviour is certain and cannot be forged
-	TwitchCut       float64       // how fast a behaviour that shoots canaries loses confidence (cut = n/(n+TwitchCut))
-	TwitchDecay     time.Duration
-
-	// Suspicion: a machine or AS under a cloud is heard, but cannot convict
-	// without voices that are above suspicion.
-
-	CloudFor        time.Duration // after a pardon, or bad company
-	CloudASShare    float64       // share of an AS's machines struck lately that clouds it …
-	CloudASMin      int           // … and how many at least
-	CloudASFor      time.Duration // how long a strike counts for that
-	ConfirmWithin   time.Duration // after a listing, for somebody new to see the source too
-	StakeDecay      time.Duration // of the account of convictions that stood and fell
-	StakeRatio      float64       // an AS is clouded when this many times more of its convictions stay unconfirmed than elsewhere …
-	StakeMin        float64       // … and at least so many
-	LopsidedShare   float64       // of the AS that as many reporters should come from: fewer is lopsided
-	LopsidedVoices  int           // that it takes to tell
-	LopsidedHold    time.Duration // a lopsided crowd is believed only after that
-	SmallNeed       int           // newcomers that convict in the smallest network
-	SmallNeedMax    int           // and in the largest one without any trust
-	SmallSize       int           // organisations up to which a network is small
-	SmallTrusted    int           // organisations of earned trust at which newcomers begin to lose weight …
-	EnoughTrusted   int           // … and have none any more
-	TrustedWeight   float64       // points from which an organisation counts as trusted
-	ActiveWithin    time.Duration // a machine heard so lately is active
-	RangeMembers    int           // members that convict a /24
-	RangeMembersV6  int           // /64s that convict a /56
-	RangeGroups     int           // independent groups over all members
+	Listing   Listing
+	Voices    Voices
+	Trust     Earning
+	Canary    Punishment
+	Suspicion Suspicion
+	Small     Small
+	Range     Range
 }
 
-// Cap limits the weight of machines up to an age.
+// Listing says what it takes to be listed, and for how long.
+type Listing struct {
+	Threshold       float64       // points of support for a new listing; 5 are odds of 150 to 1
+	Groups          int           // independent groups above suspicion that must be heard
+	MinVoice        float64       // points from which a voice is a group of its own and no echo
+	SharedFactor    float64       // times Threshold, for sources with many people behind
+	ProbationFactor float64       // times Threshold, within Grace after an unban
+	Hysteresis      float64       // share of Threshold under which a listing ends
+	Expiry          time.Duration // without evidence a listing lapses
+	ShortExpiry     time.Duration // the same for shared and dynamic sources
+	Repeat          float64       // every earlier conviction adds this share of Expiry …
+	MaxExpiry       time.Duration // … up to here
+	Grace           time.Duration // probation after an unban
+	Memory          time.Duration // evidence is kept so long after the last report …
+	LongMemory      time.Duration // … and so long for sources that were convicted or unbanned
+}
+
+// Voices says what a report is worth and how reports add up.
+type Voices struct {
+	Decay          time.Duration // in which a report falls to 1/e of its weight
+	Confidence     [4]float64    // factor by the confidence of the behaviour
+	Spoofable      [4]float64    // factor by how easily its sender is forged
+	SecondInAS     float64       // the second best voice of an AS adds this share, the third its square …
+	SecondInPrefix float64       // the same within a /24 or /48; of an organisation only the best counts
+	Honeypot       float64       // points of a honeypot's sighting: less than Threshold, two in two AS are enough
+	Solo           float64       // points that a machine of the top rank needs to list alone
+	SoloWitness    bool          // and somebody independent must have seen the source before
+}
+
+// Earning says how a machine earns trust. Its bound t is the mean of
+// Beta(a, b) less Sigmas standard deviations; its weight ln(t/(1−t)), at most
+// what its tenure allows, zero under MinTenure or MinValidations.
+type Earning struct {
+	Prior           float64       // a and b of a machine that nobody knows
+	Sigmas          float64       // how cautious the bound is; 1.28 = right in nine of ten cases
+	MinTenure       int           // days with reports
+	MinValidations  float64       // reports that others confirmed
+	Caps            []Cap         // by tenure, shortest first; the last is for everybody beyond
+	Drift           float64       // share of what was earned or lost that a day takes away
+	ValidateAfter   time.Duration // from a report to the question who else saw it, and the window for others
+	HoneypotWithin  time.Duration // the window for honeypots
+	Corroboration   float64       // points by independent others that make one full validation
+	PartnerFree     float64       // validations that any one AS may give …
+	PartnerShare    float64       // … and the share of all that it may give beyond: no ring raises itself
+	SoloTenure      int           // days, for the top rank
+	SoloValidations float64       // for the top rank
+	SoloBound       float64       // t, for the top rank
+	SoloClean       time.Duration // without a strike, for the top rank
+	SoloPerDay      int           // listings alone
+	UnbanDoubt      float64       // to b, when a source that it alone or mainly got listed was cleared and stayed quiet
+}
+
+// Cap limits a weight.
 type Cap struct {
-	Days   int     // of tenure, exclusive
+	Days   int     // tenure up to and with this many days
 	Weight float64 // points
 }
 
-// Default returns the parameters in force.
-func Default() Parameters { panic("skeleton") }
+// Punishment says what follows the report of a canary.
+type Punishment struct {
+	Hold            time.Duration // from the report, when the machine loses all weight, to the decision
+	Loss            float64       // share of a, of tenure and of validations that a strike takes
+	Doubt           float64       // to b
+	Pause           time.Duration // without any weight
+	AgainPause      time.Duration // the same, after a further strike within Again
+	Again           time.Duration
+	ExemptAS        int     // independent AS that excuse each other: then it was the scenario, or reflected traffic …
+	ExemptASCertain int     // … the same for behaviours that are certain and cannot be forged: then the canary does attack
+	ExemptDoubt     float64 // to b, for the excused
+	TwitchHalf      float64 // excused shots at which a behaviour has lost half its confidence
+	TwitchDecay     time.Duration
+}
+
+// Suspicion says when a machine's word, or a whole AS, is under a cloud: its
+// voice still adds support, but it is no group; others must be heard too.
+type Suspicion struct {
+	Cloud         time.Duration // of a machine that was excused for a canary or was in bad company
+	CompanyDoubt  float64       // to b, when those with whom it got a source listed turned out liars (once a day)
+	StruckFor     time.Duration // how long a strike clouds the AS …
+	StruckShare   float64       // … when it hit this share of its machines of weight …
+	StruckMin     int           // … and at least so many
+	ConfirmWithin time.Duration // after a listing, for somebody new to see the source too
+	StakeDecay    time.Duration // of the account of listings that were confirmed or not
+	StakeRatio    float64       // an AS with so many times the network's share of unconfirmed listings is clouded …
+	StakeMin      float64       // … from so many on
+	Lopsided      float64       // a crowd from less than this share of the AS that chance would give is lopsided …
+	LopsidedFrom  int           // … from so many machines on …
+	LopsidedHold  time.Duration // … and must wait so long
+}
+
+// Small says what is different while few have earned any trust. Newcomers then
+// get weight for nothing: enough that Need of them convict within a day. That
+// is safe only as far as somebody chooses who may join; it ends by itself as
+// trust is earned.
+type Small struct {
+	Size          int     // organisations up to which Need newcomers convict
+	Need          int     // newcomers of different organisations
+	Growth        float64 // times as many organisations ask for one newcomer more …
+	NeedMax       int     // … up to here
+	Margin        float64 // over Threshold that Need newcomers have together: for the time between them
+	TrustedWeight float64 // points from which an organisation counts as trusted
+	Trusted       int     // trusted organisations up to which newcomers have all of that weight …
+	Enough        int     // … and from which on none: the network is mature
+	ActiveWithin  time.Duration
+}
+
+// Range says when a whole range is convicted instead of its members.
+type Range struct {
+	MembersV4 int     // of a /24
+	MembersV6 int     // /64s of a /56
+	Groups    int     // independent groups over all members
+	OneGroup  float64 // share of the members in whose conviction any one group may have a hand
+}
+
+// Default returns the numbers in force. The first five of Listing and Voices,
+// Caps, Drift and the solo rule are those of the prototype that held in
+// simulation; the others are chosen and say why.
+func Default() Parameters {
+	const day = 24 * time.Hour
+	return Parameters{
+		Version: 1,
+		Listing: Listing{
+			Threshold: 5, Groups: 2, MinVoice: 0.5, SharedFactor: 1.5, ProbationFactor: 1.5,
+			// 72 h after two full voices the support is at 0.37 of its beginning: time
+			// ends a listing first, the lower bound is for supporters who lost their trust.
+			Hysteresis: 1. / 3, Expiry: 3 * day, ShortExpiry: day,
+			Repeat: 0.5, MaxExpiry: 7 * day, Grace: 7 * day,
+			// A week covers the honeypots' window and the validation of the last report.
+			Memory: 7 * day, LongMemory: 30 * day,
+		},
+		Voices: Voices{
+			Decay: 3 * day,
+			// Gentler than thirds: most web scenarios have confidence 1, and three
+			// machines of full trust that agree on one should be enough (3 × 4 × 0.5 = 6).
+			Confidence: [4]float64{0, 0.5, 0.8, 1},
+			Spoofable:  [4]float64{1, 0.75, 0.5, 0.25},
+			SecondInAS: 0.25, SecondInPrefix: 0,
+			Honeypot: 4, Solo: 3.5, SoloWitness: true,
+		},
+		Trust: Earning{
+			Prior: 1, Sigmas: 1.28, MinTenure: 7, MinValidations: 6,
+			Caps:  []Cap{{30, 1.5}, {90, 2.5}, {120, 3.2}, {1 << 30, 4}},
+			Drift: 0.003, ValidateAfter: 3 * day, HoneypotWithin: 7 * day,
+			Corroboration: 2.5, PartnerFree: 5, PartnerShare: 1. / 3,
+			SoloTenure: 120, SoloValidations: 100, SoloBound: 0.97, SoloClean: 120 * day, SoloPerDay: 20,
+			UnbanDoubt: 3,
+		},
+		Canary: Punishment{
+			Hold: day, Loss: 0.5, Doubt: 10, Pause: 7 * day, AgainPause: 30 * day, Again: 120 * day,
+			// Nobody mistakes a crawler for a password guesser: such a canary must
+			// really attack, and then it meets more than a few.
+			ExemptAS: 3, ExemptASCertain: 8, ExemptDoubt: 0.2, TwitchHalf: 10, TwitchDecay: 30 * day,
+		},
+		Suspicion: Suspicion{
+			Cloud: 7 * day, CompanyDoubt: 0.5,
+			StruckFor: 14 * day, StruckShare: 0.1, StruckMin: 3,
+			ConfirmWithin: day, StakeDecay: 7 * day, StakeRatio: 3, StakeMin: 5,
+			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
+		},
+		Small: Small{
+			Size: 10, Need: 2, Growth: 3, NeedMax: 6, Margin: 1.2,
+			TrustedWeight: 2, Trusted: 3, Enough: 20, ActiveWithin: 30 * day,
+		},
+		Range: Range{MembersV4: 6, MembersV6: 4, Groups: 4, OneGroup: 2. / 3},
+	}
+}

@@ -1,5 +1,11 @@
 package crowd
 
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
 // Remedy is what readers should do with a listed source.
 type Remedy uint8
 
@@ -20,7 +26,7 @@ func (r Remedy) String() string {
 // number of the organisation whose fleet it protects.
 const Network uint32 = 0
 
-// Verdict is a judgement that differs from the last one for this audience.
+// Verdict is a judgement that differs from the last one for its audience.
 type Verdict struct {
 	Audience uint32
 	Listed   bool
@@ -33,46 +39,101 @@ type Verdict struct {
 // Rule says what decided a verdict.
 type Rule uint8
 
-// The rules. The first four list, the others end a listing.
+// The rules.
 const (
-	ByCrowd     Rule = iota // enough independent voices
-	ByHoneypot              // a honeypot and enough support
-	ByTopRank               // a machine of the top rank, and an earlier witness
-	ByFleet                 // a machine of the same organisation
-	Lapsed                  // nobody reported it for long enough
-	Unsupported             // those who supported it lost their trust, or left
-	Never                   // an allowlist, reserved space
-	IsCanary                // known to be good
-	Cleared                 // an unban was granted
+	Undecided   Rule = iota // not listed: not enough support
+	ByCrowd                 // listed: enough independent voices
+	ByHoneypot              // listed: a honeypot and enough voices
+	ByTopRank               // listed: a machine of the top rank
+	ByFleet                 // listed: a machine of the same organisation
+	Standing                // listed before; still supported
+	Suspicious              // not listed: too little support from machines above suspicion
+	Waiting                 // not listed yet: the crowd is lopsided and must wait
+	Lapsed                  // ended: nobody reported it for long enough
+	Unsupported             // ended: those who supported it lost their trust, or left
+	Cleared                 // ended: an unban was granted
+	Never                   // never listed: an allowlist, reserved space
+	IsCanary                // never listed: known to be good
 )
 
 // maxNamed bounds the behaviours that are remembered and named per source.
 const maxNamed = 6
 
-// Reasons explains a verdict without naming reporters. Support and thresholds
-// are in points: a machine of full trust that reports a certain behaviour now
-// is worth 4.
-type Reasons struct {
-	Rule        Rule
-	Never       string // for the rule Never, from Facts
-	Local       bool   // local evidence: the network is too young or small for earned trust
-	Shared      bool   // the source is shared: more support was asked for
-	Probation   bool   // an unban was granted lately: more support was asked for
-	Support     float32
-	Threshold   float32 // that a new listing needs
-	Diversity   float32 // effective number of independent groups (inverse Simpson)
-	Independent int     // groups that count: distinct AS (organisations in a small network)
-	Needed      int     // that a new listing needs
-	Machines    int     // heard, about (exact up to MaxVoices)
-	Bands       [6]int  // machines held as evidence, by rank
-	Honeypots   int     // sightings by honeypots
-	Held        bool    // support is there, but too little of it from machines above suspicion
-	Behaviours  []Behaviour
-	First, Last int64 // reports held as evidence
-}
-
 // Behaviour is one behaviour of a source, with how often it was reported.
 type Behaviour struct {
 	Index   uint16
-	Reports uint16 // stops at 65535
+	Reports uint16 // stops at 65535; 0 = there is none
 }
+
+// Reasons explains a verdict without naming reporters. Support is in points: a
+// machine of full trust that reports a certain behaviour now is worth 4.
+type Reasons struct {
+	Rule        Rule
+	Never       string  // for the rule Never: Facts.Never
+	Local       bool    // the network is too young or small for earned trust: local evidence
+	Shared      bool    // more was asked for, because many sit behind the source
+	Probation   bool    // more was asked for, because an unban was granted lately
+	Support     float32 // now
+	Threshold   float32 // that a new listing needs
+	Diversity   float32 // effective number of groups (inverse Simpson)
+	Independent int     // groups above suspicion: AS, organisations while the network is small
+	Needed      int     // of those, for a new listing
+	Machines    int     // that ever reported it, about; exact up to MaxVoices
+	Bands       [6]int  // machines whose word is held as evidence, by rank
+	Honeypots   int     // of those, honeypots
+	Confirmed   bool    // somebody new saw it after it was listed
+	Convictions int     // how often it was listed
+	Behaviours  [maxNamed]Behaviour
+	First, Last int64 // reports held as evidence
+}
+
+// Words tells what decided, in one sentence of English.
+func (r *Reasons) Words() string {
+	var s string
+	switch r.Rule {
+	case ByCrowd, ByHoneypot:
+		s = fmt.Sprintf("%d independent voices support it with %.1f points (needed: %d with %.1f)", r.Independent, r.Support, r.Needed, r.Threshold)
+		if r.Rule == ByHoneypot {
+			s += ", a honeypot among them"
+		}
+	case ByTopRank:
+		s = "a machine of the top rank reported it, and another saw it before"
+	case ByFleet:
+		s = "reported by a machine of the same organisation"
+	case Standing:
+		s = fmt.Sprintf("was listed and is still supported, with %.1f points", r.Support)
+	case Suspicious:
+		s = "those who support it shared in doubtful reports lately: voices above suspicion are needed"
+	case Waiting:
+		s = "many support it from few networks: it waits for contradiction"
+	case Lapsed:
+		s = "nobody has reported it for long enough"
+	case Unsupported:
+		s = "the reports that supported it no longer count"
+	case Cleared:
+		s = "an unban was granted"
+	case Never:
+		s = r.Never
+	case IsCanary:
+		s = "known to be good"
+	default:
+		s = fmt.Sprintf("%d independent voices support it with %.1f points (needed: %d with %.1f)", r.Independent, r.Support, r.Needed, r.Threshold)
+	}
+	var notes []string
+	if r.Local && r.Rule != Never && r.Rule != IsCanary && r.Rule != ByFleet {
+		notes = append(notes, "local evidence")
+	}
+	if r.Shared {
+		notes = append(notes, "shared address")
+	}
+	if r.Probation {
+		notes = append(notes, "on probation after an unban")
+	}
+	if len(notes) > 0 {
+		s += " (" + strings.Join(notes, ", ") + ")"
+	}
+	return s
+}
+
+// Span returns the time from the first to the last report.
+func (r *Reasons) Span() time.Duration { return time.Duration(r.Last-r.First) * time.Second }

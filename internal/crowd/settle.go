@@ -1,0 +1,236 @@
+package crowd
+
+import "time"
+
+// settle judges the reports of a source that have become old enough: others saw
+// it meanwhile, or did not.
+func (t *TrustTable) settle(ev *Evidence, at uint32, f Facts, out *Outcome) {
+	for i := range ev.voices {
+		v := &ev.voices[i]
+		switch {
+		case v.counted == 0:
+		case f.Canary:
+			t.settleCanary(ev, v, at, out)
+		case v.flags&settled != 0:
+		case v.flags&shot != 0: // it is no canary any more
+			v.flags |= settled
+			t.event(v, Excused, at, 0, out)
+		case at >= v.first+t.validateAfter:
+			v.flags |= settled
+			t.validate(ev, i, at, out)
+		}
+	}
+	if ev.confirmBy > 0 && at >= ev.confirmBy {
+		t.settleListing(ev, at, out)
+	}
+	if ev.feedback && at >= ev.unbanned+seconds(t.Parameters.Listing.Grace) {
+		t.settleUnban(ev, at, out)
+	}
+}
+
+// event appends an event about a voice's machine. Honeypots need no trust.
+func (t *TrustTable) event(v *voice, kind EventKind, at uint32, amount float32, out *Outcome) {
+	if v.flags&honeypot == 0 {
+		out.Events = append(out.Events, TrustEvent{Kind: kind, Machine: v.machine, Behaviour: v.behaviour, At: int64(at), Amount: amount})
+	}
+}
+
+// settleCanary takes all weight from who reports a canary, and decides a day
+// later whether it was its own doing.
+func (t *TrustTable) settleCanary(ev *Evidence, v *voice, at uint32, out *Outcome) {
+	if v.flags&shot == 0 {
+		v.flags |= shot
+		v.flags &^= settled
+		t.event(v, Held, at, 0, out)
+	}
+	if v.flags&settled != 0 || at < v.first+t.hold {
+		return
+	}
+	v.flags |= settled
+	prior := t.prior(v.behaviour)
+	if !t.excused(ev, v, prior) {
+		t.event(v, Struck, at, float32(prior.static)/1000, out)
+		return
+	}
+	t.event(v, Excused, at, 0, out)
+	if v.flags&honeypot == 0 && t.rating(v.machine).earned >= t.minVoice {
+		out.Events = append(out.Events, TrustEvent{Kind: Twitched, Behaviour: v.behaviour, At: int64(at), Amount: 1})
+	}
+}
+
+// excused reports whether the canary was shot by so many independent machines
+// of weight within the same day that it is the scenario's fault, or the canary
+// attacks. Their weight before the hold is what counts.
+func (t *TrustTable) excused(ev *Evidence, v *voice, prior *prior) bool {
+	var c choir
+	for i := range ev.voices {
+		w := &ev.voices[i]
+		if w.counted == 0 || w.counted+t.hold < v.first || w.first > v.first+t.hold {
+			continue
+		}
+		if w.flags&honeypot != 0 && t.prior(w.behaviour).trap >= 750 {
+			return true
+		}
+		c.insert(t, w, i, t.rating(w.machine).earned)
+	}
+	needed := t.Parameters.Canary.ExemptAS
+	if prior.certain {
+		needed = t.Parameters.Canary.ExemptASCertain
+	}
+	return c.groups(t, false) >= needed
+}
+
+// validate rewards voice i when independent others saw what it saw, as far as
+// it was new when it came.
+func (t *TrustTable) validate(ev *Evidence, i int, at uint32, out *Outcome) {
+	v := &ev.voices[i]
+	if v.flags&honeypot != 0 || t.rating(v.machine).paused {
+		return // what a liar said is worth nothing to it
+	}
+	var c choir
+	for j := range ev.voices {
+		w := &ev.voices[j]
+		window := t.validateAfter
+		if w.flags&honeypot != 0 {
+			window = t.honeypotWithin
+		}
+		if j == i || w.counted == 0 || w.counted+window < v.first || w.first > v.first+window || !t.independent(v, w) {
+			continue
+		}
+		c.insert(t, w, j, t.worth(w))
+	}
+	support := min(c.support(t), t.corroboration)
+	amount := float32(v.novelty) / 255 * float32(support) / float32(t.corroboration)
+	if amount < 0.01 {
+		return
+	}
+	e := TrustEvent{Kind: Validated, Machine: v.machine, Behaviour: v.behaviour, At: int64(at), Amount: amount}
+	n := 0
+	for k := range c.parts[:c.n] {
+		m := &c.parts[k]
+		if m.honeypot { // beyond suspicion: nobody's share is limited
+			e.Partners, n = [4]uint32{}, 0
+			break
+		}
+		if n < len(e.Partners) && m.points >= t.minVoice && !contains(e.Partners[:n], m.as) {
+			e.Partners[n] = m.as
+			n++
+		}
+	}
+	if n == 0 && c.n > 0 && !c.parts[0].honeypot {
+		e.Partners[0] = c.parts[0].as
+	}
+	out.Events = append(out.Events, e)
+}
+
+func contains(list []uint32, x uint32) bool {
+	for _, y := range list {
+		if x == y {
+			return true
+		}
+	}
+	return false
+}
+
+// independent reports whether two voices may speak for each other.
+func (t *TrustTable) independent(v, w *voice) bool {
+	if v.organisation == w.organisation && w.flags&honeypot == 0 {
+		return false
+	}
+	return t.small || t.group(v) != t.group(w)
+}
+
+// settleListing asks, some time after a listing, whether somebody new saw the
+// source: those who got it listed answer for it.
+func (t *TrustTable) settleListing(ev *Evidence, at uint32, out *Outcome) {
+	ev.confirmBy = 0
+	for i := range ev.voices {
+		w := &ev.voices[i]
+		if w.flags&honeypot != 0 && w.counted > 0 {
+			ev.confirmed = true
+		}
+		if w.flags&backed != 0 || w.counted == 0 || t.worth(w) < t.minVoice || t.rating(w.machine).clouded {
+			continue
+		}
+		fresh := true
+		for j := range ev.voices {
+			v := &ev.voices[j]
+			fresh = fresh && (v.flags&backed == 0 || t.independent(v, w))
+		}
+		ev.confirmed = ev.confirmed || fresh
+	}
+	kind := Unconfirmed
+	if ev.confirmed {
+		kind = Confirmed
+	}
+	for i := range ev.voices {
+		if v := &ev.voices[i]; v.flags&backed != 0 {
+			t.event(v, kind, at, 0, out)
+		}
+	}
+}
+
+// settleUnban asks, at the end of the grace after an unban, whether the source
+// stayed quiet: then those who alone or mainly had it listed were wrong.
+func (t *TrustTable) settleUnban(ev *Evidence, at uint32, out *Outcome) {
+	ev.feedback = false
+	var all points
+	for i := range ev.voices {
+		v := &ev.voices[i]
+		if v.counted > ev.unbanned && t.worth(v) >= t.minVoice {
+			return // it was seen again
+		}
+		if v.flags&backed != 0 {
+			all += t.worth(v)
+		}
+	}
+	for i := range ev.voices {
+		v := &ev.voices[i]
+		if w := t.worth(v); v.flags&backed != 0 && 2*w >= all && w > 0 {
+			t.event(v, Disproved, at, float32(w)/float32(all), out)
+		}
+	}
+}
+
+// Due returns when Judge must be asked even without new reports, in Unix
+// seconds: a listing ends, or something is to be settled; 0 = never.
+func (t *TrustTable) Due(ev *Evidence) int64 {
+	due := ^uint32(0)
+	for i := range ev.standing {
+		due = min(due, ev.standing[i].until)
+	}
+	for i := range ev.voices {
+		switch v := &ev.voices[i]; {
+		case v.counted == 0 || v.flags&settled != 0:
+		case v.flags&shot != 0:
+			due = min(due, v.first+t.hold)
+		default:
+			due = min(due, v.first+t.validateAfter)
+		}
+	}
+	if ev.confirmBy > 0 {
+		due = min(due, ev.confirmBy)
+	}
+	if ev.reached > 0 {
+		due = min(due, ev.reached+seconds(t.Parameters.Suspicion.LopsidedHold))
+	}
+	if ev.feedback {
+		due = min(due, ev.unbanned+seconds(t.Parameters.Listing.Grace))
+	}
+	if due == ^uint32(0) {
+		return 0
+	}
+	return int64(due)
+}
+
+// Stale reports whether nothing in ev can matter any more: the caller may
+// forget it.
+func (t *TrustTable) Stale(ev *Evidence, now int64) bool {
+	memory := t.Parameters.Listing.Memory
+	if ev.convictions > 0 || ev.unbanned > 0 {
+		memory = t.Parameters.Listing.LongMemory
+	}
+	return len(ev.standing) == 0 && now-int64(max(ev.last, ev.unbanned)) > int64(memory/time.Second)
+}
+
+func durationTimes(d time.Duration, f float64) time.Duration { return time.Duration(float64(d) * f) }
