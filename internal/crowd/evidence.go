@@ -103,13 +103,13 @@ func (t *TrustTable) speak(ev *Evidence, i int, r Report, at uint32) {
 	if r.Honeypot {
 		v.flags |= honeypot
 	}
-	again := v.counted > 0 && at < v.counted+t.validateAfter
+	again := v.counted > ev.unbanned && at < v.counted+t.validateAfter
 	if !again || t.static(r.Behaviour) > t.static(v.behaviour) ||
 		t.static(r.Behaviour) == t.static(v.behaviour) && r.Behaviour < v.behaviour {
 		v.behaviour = r.Behaviour
 	}
 	switch {
-	case !again: // the first, or the first after a long silence
+	case !again: // the first, or the first after an unban or a long silence
 		v.counted, v.first = 0, at // its own old word is nothing that others knew
 		v.novelty = t.novelty(ev, i, at)
 		v.flags &^= settled | shot

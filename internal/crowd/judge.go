@@ -284,8 +284,8 @@ func (t *TrustTable) topRank(ev *Evidence, c *choir, factor float64) int {
 		}
 		for j := range ev.voices {
 			w := &ev.voices[j]
-			if w.counted > 0 && w.counted > ev.unbanned && t.worth(w) >= t.minVoice && !t.rating(w.machine).clouded &&
-				uint64(w.organisation) != m.organisation && t.group(w) != m.as {
+			if w.counted > ev.unbanned && t.worth(w) >= t.minVoice && !t.rating(w.machine).clouded &&
+				t.independent(&ev.voices[m.voice], w) {
 				return int(m.voice)
 			}
 		}

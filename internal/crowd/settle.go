@@ -137,7 +137,7 @@ func (t *TrustTable) independent(v, w *voice) bool {
 	if v.organisation == w.organisation && w.flags&honeypot == 0 {
 		return false
 	}
-	return t.small || t.group(v) != t.group(w)
+	return t.small || t.group(v) != t.group(w) && (v.prefix == 0 || v.prefix != w.prefix)
 }
 
 // settleListing asks, some time after a listing, whether somebody new saw the
