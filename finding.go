@@ -7,7 +7,7 @@ type FindingKind string
 
 // The kinds of misuse that a server sees by itself.
 const (
-	SharedCredentials FindingKind = "shared-credentials" // one machine id from several addresses at once
+	SharedCredentials FindingKind = "shared-credentials" //nolint:gosec // it is a name; one machine id from several addresses at once
 	RestartLoop       FindingKind = "restart-loop"       // logins with no work between them
 	StatusProbe       FindingKind = "status-probe"       // logins at a short, steady period: a health check
 	SharedAddress     FindingKind = "shared-address"     // many machines behind one address

@@ -7,11 +7,11 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"sync/atomic"
 
 	"muster"
 	"muster/internal/misuse"

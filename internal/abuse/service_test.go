@@ -49,13 +49,13 @@ func newService(t *testing.T, cfg Config) *Service {
 	return s
 }
 
-func wantBanned(t *testing.T, err error) *Banned {
+func wantBanned(t *testing.T, err error) ratelimit.Ban {
 	t.Helper()
 	var b *Banned
 	if !errors.As(err, &b) {
 		t.Fatalf("got error %v: expected a ban", err)
 	}
-	return b
+	return b.Ban
 }
 
 // The classes of the seed ("Central API 403"): each allows 20 logins in 50
@@ -369,7 +369,7 @@ func TestBansOutliveARestart(t *testing.T) {
 		stop()
 		again := newService(t, Config{Store: store})
 		if got, banned := again.BanOf(client); !banned || !got.Until.Equal(want.Until) || got.Reason != want.Reason {
-			t.Errorf("after a restart: %+v (%t), expected %+v", got, banned, want.Ban)
+			t.Errorf("after a restart: %+v (%t), expected %+v", got, banned, want)
 		}
 	})
 }

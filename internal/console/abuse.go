@@ -84,7 +84,7 @@ func addressText(p netip.Prefix) string {
 }
 
 func (a *API) bans(r *http.Request) (any, error) {
-	limit, err := limitOf(r, 100)
+	limit, err := limitOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +333,7 @@ func viewOverride(o ratelimit.Override) overrideView {
 // overrides lists by id, which is by age. Those of the configuration have none;
 // they are all on the first page.
 func (a *API) overrides(r *http.Request) (any, error) {
-	limit, err := limitOf(r, 100)
+	limit, err := limitOf(r)
 	if err != nil {
 		return nil, err
 	}

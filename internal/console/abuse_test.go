@@ -506,9 +506,20 @@ func TestStanding(t *testing.T) {
 func TestStandingIsAllThatIsPublic(t *testing.T) {
 	r := newRig(t)
 	for _, c := range [][2]string{
-		{"POST", "/api/v1/ban"}, {"DELETE", "/api/v1/ban"}, {"GET", "/api/v1/ban/"}, {"GET", "/api/v1/ban/203.0.113.9"}, {"GET", "/api/v1/bans"},
-		{"GET", "/api/v1/bans/203.0.113.9"}, {"POST", "/api/v1/bans"}, {"DELETE", "/api/v1/bans/203.0.113.9"}, {"GET", "/api/v1/limits"},
-		{"PUT", "/api/v1/limits/x"}, {"GET", "/api/v1/overrides"}, {"POST", "/api/v1/overrides"}, {"GET", "/api/v1/findings"}, {"GET", "/api/v1/audit"},
+		{"POST", "/api/v1/ban"},
+		{"DELETE", "/api/v1/ban"},
+		{"GET", "/api/v1/ban/"},
+		{"GET", "/api/v1/ban/203.0.113.9"},
+		{"GET", "/api/v1/bans"},
+		{"GET", "/api/v1/bans/203.0.113.9"},
+		{"POST", "/api/v1/bans"},
+		{"DELETE", "/api/v1/bans/203.0.113.9"},
+		{"GET", "/api/v1/limits"},
+		{"PUT", "/api/v1/limits/x"},
+		{"GET", "/api/v1/overrides"},
+		{"POST", "/api/v1/overrides"},
+		{"GET", "/api/v1/findings"},
+		{"GET", "/api/v1/audit"},
 		{"GET", "/api/v1/ban%2f..%2fstatus"},
 	} {
 		if a := send(t, r, c[0], c[1], `{}`, from("203.0.113.9")); a.status != 401 {

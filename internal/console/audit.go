@@ -40,7 +40,7 @@ func viewAudit(e muster.AuditEntry) auditView {
 }
 
 func (a *API) audit(r *http.Request) (any, error) {
-	limit, err := limitOf(r, 100)
+	limit, err := limitOf(r)
 	if err != nil {
 		return nil, err
 	}

@@ -57,12 +57,15 @@ func (a *API) current(m muster.Machine) machineView {
 	return viewMachine(m)
 }
 
-const maxPage = 1000
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
 
-func limitOf(r *http.Request, otherwise int) (int, error) {
+func limitOf(r *http.Request) (int, error) {
 	text := r.URL.Query().Get("limit")
 	if text == "" {
-		return otherwise, nil
+		return defaultPage, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxPage {
@@ -72,7 +75,7 @@ func limitOf(r *http.Request, otherwise int) (int, error) {
 }
 
 func (a *API) machines(r *http.Request) (any, error) {
-	limit, err := limitOf(r, 100)
+	limit, err := limitOf(r)
 	if err != nil {
 		return nil, err
 	}

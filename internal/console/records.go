@@ -122,7 +122,7 @@ func viewAlert(s muster.Signal) alertView {
 }
 
 func (a *API) alerts(r *http.Request) (any, error) {
-	limit, err := limitOf(r, 100)
+	limit, err := limitOf(r)
 	if err != nil {
 		return nil, err
 	}

@@ -116,6 +116,7 @@ func (h *history) refusals() []event {
 				streak = nil
 			}
 			streak = append(streak, e)
+		default: // the others say nothing about this
 		}
 	}
 	return streak
@@ -179,6 +180,7 @@ func (h *history) checkPassword(machine string) []muster.Finding {
 			last, count = &h.events[i], count+1
 		case served:
 			last, count = nil, 0
+		default: // the others say nothing about this
 		}
 	}
 	if last == nil {
@@ -229,6 +231,7 @@ func (h *history) endings(first, last time.Time) (evidence []string) {
 			if _, isRefusal := judge(e.text); !isRefusal {
 				why = e
 			}
+		default: // the others say nothing about this
 		}
 	}
 	if told > 0 {

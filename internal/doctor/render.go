@@ -60,6 +60,7 @@ func (r Report) count() (critical, warnings int) {
 				critical++
 			case muster.Warning:
 				warnings++
+			case muster.Info:
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -18,7 +19,10 @@ type GateConfig struct {
 	// the request is one that needs no token.
 	Refuse func(addr netip.Addr, login bool) (ratelimit.Ban, bool)
 	Addr   func(*http.Request) netip.Addr // the client's; must be valid
-	Prefix string                         // as in Config
+	// Direct reports whether the connection is the client's own, so that all that
+	// comes on it is the client's. nil = never.
+	Direct func(*http.Request) bool
+	Prefix string // as in Config
 	Answer abuse.Answer
 	Now    func() time.Time
 }
@@ -27,13 +31,18 @@ type GateConfig struct {
 // of the Central API, banned clients are answered 403 here, and nothing is done
 // for them: no body is read, no request recorded, no token looked at. Other
 // paths pass, so that a banned client can read about its ban.
-func Gate(next http.Handler, cfg GateConfig) http.Handler {
-	return &gate{cfg: cfg, next: next}
+//
+// The server must serve returned too: connections that the gate took over while
+// their client was banned, and gives back. Closing it ends those that it has.
+func Gate(next http.Handler, cfg GateConfig) (handler http.Handler, returned net.Listener) {
+	g := &gate{cfg: cfg, next: next, refused: newRefused(cfg)}
+	return g, g.refused
 }
 
 type gate struct {
-	cfg  GateConfig
-	next http.Handler
+	cfg     GateConfig
+	next    http.Handler
+	refused *refused
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,6 +55,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ban, refused := g.cfg.Refuse(addr, needsNoToken(path))
 	if !refused {
 		g.next.ServeHTTP(w, r)
+		return
+	}
+	small := r.ContentLength >= 0 && r.ContentLength <= maxSkipped
+	if small && g.cfg.Direct != nil && g.cfg.Direct(r) && g.refused.take(w, r, addr, ban) {
 		return
 	}
 	if r.ContentLength != 0 {
@@ -90,11 +103,7 @@ var banBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return 
 func writeBan(w http.ResponseWriter, path string, now time.Time, addr netip.Addr, ban *ratelimit.Ban, a abuse.Answer) {
 	buf := banBuffers.Get().(*[]byte)
 	defer banBuffers.Put(buf)
-	field := "message"
-	if strings.HasPrefix(path, "/v1/") {
-		field = "error"
-	}
-	body := a.Append((*buf)[:0], field, now, addr, ban)
+	body := a.Append((*buf)[:0], banField(strings.HasPrefix(path, "/v1/")), now, addr, ban)
 	h := w.Header()
 	h["Content-Type"] = jsonContent
 	h["Cache-Control"] = noStore
@@ -103,4 +112,12 @@ func writeBan(w http.ResponseWriter, path string, now time.Time, addr netip.Addr
 	w.WriteHeader(http.StatusForbidden)
 	_, _ = w.Write(body) // a client that hangs up has its answer
 	*buf = body
+}
+
+// banField names the sentence of an error in the API that was called.
+func banField(papi bool) string {
+	if papi {
+		return "error"
+	}
+	return "message"
 }

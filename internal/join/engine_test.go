@@ -102,7 +102,8 @@ func TestReadEngine(t *testing.T) {
 	}{
 		{
 			"as packaged", "common: {log_media: file, log_dir: /var/log/}\ndb_config: {type: sqlite, db_path: /var/lib/crowdsec/data/crowdsec.db}\n" + server,
-			Engine{Credentials: "/srv/online.yaml", Log: "/var/log/crowdsec.log", Database: "/var/lib/crowdsec/data/crowdsec.db"}, "",
+			Engine{Credentials: "/srv/online.yaml", Log: "/var/log/crowdsec.log", Database: "/var/lib/crowdsec/data/crowdsec.db"},
+			"",
 		},
 		{"a container", "common: {log_media: stdout, log_dir: /var/log/}\ndb_config: {type: mysql}\n" + server, Engine{Credentials: "/srv/online.yaml"}, ""},
 		{"relative", "common: {log_media: file, log_dir: ./}\n" + server, Engine{Credentials: "/srv/online.yaml"}, ""},

@@ -35,6 +35,7 @@ func Listen(ctx context.Context, address, setting string) (net.Listener, error) 
 type ServerConfig struct {
 	Name     string // shown in logs and errors
 	Listener net.Listener
+	Also     net.Listener // served as well, and closed at the stop; nil = none
 	Handler  http.Handler // usually made by NewHTTP
 	Log      *slog.Logger // nil discards
 	// StopTimeout bounds the drain; zero means 20 s. What still runs then is cut.
@@ -83,7 +84,18 @@ func (s *Server) Service() Service {
 
 // run serves until stop, whatever ctx does: the drain decides when to end.
 func (s *Server) run(context.Context) error {
-	if err := s.http.Serve(s.cfg.Listener); !errors.Is(err, http.ErrServerClosed) {
+	also := make(chan error, 1)
+	if s.cfg.Also == nil {
+		also <- nil
+	} else {
+		go func() { also <- s.http.Serve(s.cfg.Also) }()
+	}
+	err := s.http.Serve(s.cfg.Listener)
+	if s.cfg.Also != nil {
+		_ = s.cfg.Also.Close() // it has no more to give
+	}
+	_ = <-also // it ends with the other, and for no reason of its own
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on %s: %w", s.Addr(), err)
 	}
 	return nil

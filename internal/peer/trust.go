@@ -137,6 +137,13 @@ func (t Trust) Addr(r *http.Request) netip.Addr {
 	return client
 }
 
+// Direct reports whether a request's connection is a client's own and not a
+// trusted proxy's: then all that comes on it is that client's.
+func (t Trust) Direct(r *http.Request) bool {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && !t.trusts(plain(remote.Addr()))
+}
+
 // Unheard reports whether a request names a client in one of the headers while
 // its connection is none of a trusted proxy: either a client tries to pass for
 // another, or a proxy is missing among the trusted ones.
@@ -144,8 +151,7 @@ func (t Trust) Unheard(r *http.Request) bool {
 	if len(r.Header[string(XForwardedFor)]) == 0 && len(r.Header[string(Forwarded)]) == 0 {
 		return false
 	}
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && !t.trusts(plain(remote.Addr()))
+	return t.Direct(r)
 }
 
 // plain is an address as Trust compares it.

@@ -268,7 +268,11 @@ func (n *node) run(ctx context.Context) error {
 		group.Add(ops.NewServer(ops.ServerConfig{Name: "metrics", Listener: n.debug, Handler: handler, Log: n.log}).Service())
 	}
 	api := console.NewAPI(n.consoleConfig())
-	engines := n.edge(api)
+	gate, returned := edge.Gate(n.traces.Wrap(ops.NewHTTP(n.edge(api), ops.HTTPConfig{
+		Log: n.log, Metrics: n.registry, Name: "edge", Timeout: n.cfg.Limits.RequestTimeout, Peer: peerOf(n.trust),
+	})), edge.GateConfig{
+		Refuse: n.abuse.Refuse, Addr: n.clientAddr, Direct: n.trust.Direct, Prefix: pathOf(n.public), Answer: n.answer(), Now: n.now,
+	})
 	group.Add(
 		ops.NewServer(ops.ServerConfig{
 			Name: "admin socket", Listener: n.admin, Log: n.log,
@@ -276,11 +280,7 @@ func (n *node) run(ctx context.Context) error {
 		}).Service(),
 		ops.NewServer(ops.ServerConfig{
 			Name: "edge and console", Listener: n.listener, Log: n.log, StopTimeout: n.cfg.ShutdownTimeout,
-			Handler: edge.Gate(n.traces.Wrap(ops.NewHTTP(engines, ops.HTTPConfig{
-				Log: n.log, Metrics: n.registry, Name: "edge", Timeout: n.cfg.Limits.RequestTimeout, Peer: peerOf(n.trust),
-			})), edge.GateConfig{
-				Refuse: n.abuse.Refuse, Addr: n.clientAddr, Prefix: pathOf(n.public), Answer: n.answer(), Now: n.now,
-			}),
+			Handler: gate, Also: returned,
 		}).Service(),
 		ops.Service{Name: "greeting", Start: n.greet},
 	)
