@@ -209,13 +209,8 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 		factor *= p.ProbationFactor
 	}
 	d.threshold = points(float64(t.threshold) * factor)
-	var last uint32
-	for i := range c.parts[:c.n] {
-		last = max(last, ev.voices[c.parts[i].voice].counted)
-	}
 	st := ev.stand(Network)
-	expiry := t.expiryOf(ev, f, st != nil)
-	d.until = last + expiry
+	d.until = t.lasts(ev, c, t.expiryOf(ev, f, st != nil))
 	switch {
 	case f.Canary:
 		d.rule = IsCanary
@@ -223,7 +218,7 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 	case f.Never != "":
 		d.rule = Never
 		return d
-	case c.n == 0 || at >= d.until:
+	case at >= d.until:
 		return d
 	}
 	d.rule = t.crowdRule(ev, at, c, d)
@@ -232,7 +227,7 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 			d.rule, d.solo = ByTopRank, solo
 		}
 	}
-	if !d.lists() && st != nil && at <= st.until && t.keeps(ev, at, c, d, expiry) {
+	if !d.lists() && st != nil && at <= st.until {
 		d.rule = Standing
 	}
 	return d
@@ -293,20 +288,31 @@ func (t *TrustTable) topRank(ev *Evidence, c *choir, factor float64) int {
 	return -1
 }
 
-// keeps reports whether a listing that stands has support enough to go on. What
-// was convicted before is listed longer, and decays as much more slowly.
-func (t *TrustTable) keeps(ev *Evidence, at uint32, c *choir, d decision, expiry uint32) bool {
-	support := d.support
-	if expiry > t.expiry {
-		var slow choir
-		for i := range c.parts[:c.n] {
-			v := &ev.voices[c.parts[i].voice]
-			age := uint64(at-min(at, v.counted)) * uint64(t.expiry) / uint64(expiry)
-			slow.insert(t, v, int(c.parts[i].voice), t.decayed(t.worth(v), uint32(age)))
+// lasts returns until when a listing stands without new reports: each voice
+// counts in full for expiry, and together they must have the lower bound of the
+// hysteresis. So an echo of little weight does not prolong a listing, and one
+// whose supporters lost their trust ends at once. 0 = there is too little.
+func (t *TrustTable) lasts(ev *Evidence, c *choir, expiry uint32) uint32 {
+	var latest [MaxVoices + 1]uint8 // voices, the latest first
+	n := 0
+	for i := range c.parts[:c.n] {
+		k := n
+		for k > 0 && ev.voices[latest[k-1]].counted < ev.voices[c.parts[i].voice].counted {
+			latest[k] = latest[k-1]
+			k--
 		}
-		support = slow.support(t)
+		latest[k] = c.parts[i].voice
+		n++
 	}
-	return float64(support) >= t.Parameters.Listing.Hysteresis*float64(t.threshold)
+	var full choir
+	for _, i := range latest[:n] {
+		v := &ev.voices[i]
+		full.insert(t, v, int(i), t.worth(v))
+		if full.support(t) >= t.lowest {
+			return v.counted + expiry
+		}
+	}
+	return 0
 }
 
 // expiryOf returns how long the source is listed after its last report.

@@ -25,7 +25,7 @@ type Listing struct {
 	MinVoice        float64       // points from which a voice is a group of its own and no echo
 	SharedFactor    float64       // times Threshold, for sources with many people behind
 	ProbationFactor float64       // times Threshold, within Grace after an unban
-	Hysteresis      float64       // share of Threshold under which a listing ends
+	Hysteresis      float64       // share of Threshold that the voices within Expiry must have, each in full, for a listing to go on
 	Expiry          time.Duration // without evidence a listing lapses
 	ShortExpiry     time.Duration // the same for shared and dynamic sources
 	Repeat          float64       // every earlier conviction adds this share of Expiry …
@@ -141,8 +141,6 @@ func Default() Parameters {
 		Version: 1,
 		Listing: Listing{
 			Threshold: 5, Groups: 2, MinVoice: 0.5, SharedFactor: 1.5, ProbationFactor: 1.5,
-			// 72 h after two full voices the support is at 0.37 of its beginning: time
-			// ends a listing first, the lower bound is for supporters who lost their trust.
 			Hysteresis: 1. / 3, Expiry: 3 * day, ShortExpiry: day,
 			Repeat: 0.5, MaxExpiry: 7 * day, Grace: 7 * day,
 			// A week covers the honeypots' window and the validation of the last report.

@@ -104,10 +104,10 @@ func (c *choir) discounted(t *TrustTable, i int) points {
 }
 
 // groups counts the independent groups that are heard: organisations while the
-// network is small, else AS, and never more than organisations. only limits it
-// to those above suspicion.
+// network is small, else AS, and never more than organisations or prefixes. only
+// limits it to those above suspicion.
 func (c *choir) groups(t *TrustTable, only bool) int {
-	organisations, as := 0, 0
+	organisations, prefixes, as := 0, 0, 0
 	for i := range c.parts[:c.n] {
 		m := &c.parts[i]
 		if m.points < t.minVoice {
@@ -116,7 +116,7 @@ func (c *choir) groups(t *TrustTable, only bool) int {
 		if only && !m.clear {
 			continue
 		}
-		newOrganisation, newAS := 1, 1
+		newOrganisation, newPrefix, newAS := 1, 1, 1
 		for j := range c.parts[:i] {
 			o := &c.parts[j]
 			if only && !o.clear {
@@ -125,17 +125,21 @@ func (c *choir) groups(t *TrustTable, only bool) int {
 			if o.organisation == m.organisation {
 				newOrganisation = 0
 			}
+			if o.prefix == m.prefix {
+				newPrefix = 0
+			}
 			if o.as == m.as {
 				newAS = 0
 			}
 		}
 		organisations += newOrganisation
+		prefixes += newPrefix
 		as += newAS
 	}
 	if t.small {
 		return organisations
 	}
-	return min(organisations, as)
+	return min(organisations, prefixes, as)
 }
 
 // diversity is the effective number of groups, the inverse of Simpson's index.

@@ -48,7 +48,7 @@ type TrustTable struct {
 	inAS     [MaxVoices + 1]points
 	crowd    []int // how many AS chance gives for 8, 16, 24 … machines
 
-	threshold, minVoice, honeypot, solo, corroboration points
+	threshold, lowest, minVoice, honeypot, solo, corroboration points
 
 	validateAfter, honeypotWithin, expiry, hold uint32
 }
@@ -82,7 +82,8 @@ func NewTrustTable(s Snapshot) *TrustTable {
 	t := &TrustTable{
 		Epoch: s.Epoch, At: s.At, Parameters: p,
 		ratings:   make([]rating, len(s.Records)),
-		threshold: toPoints(p.Listing.Threshold), minVoice: toPoints(p.Listing.MinVoice),
+		threshold: toPoints(p.Listing.Threshold), lowest: toPoints(p.Listing.Threshold * p.Listing.Hysteresis),
+		minVoice: toPoints(p.Listing.MinVoice),
 		honeypot: toPoints(p.Voices.Honeypot), solo: toPoints(p.Voices.Solo), corroboration: toPoints(p.Trust.Corroboration),
 		validateAfter: seconds(p.Trust.ValidateAfter), honeypotWithin: seconds(p.Trust.HoneypotWithin),
 		expiry: seconds(p.Listing.Expiry), hold: seconds(p.Canary.Hold),
@@ -204,7 +205,7 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 	p := &t.Parameters.Suspicion
 	for as, n := range networks {
 		struck := n.struck >= p.StruckMin && float64(n.struck) >= p.StruckShare*float64(n.trusted)
-		usual := (fell - n.fell + 1) / (stood + fell - n.stood - n.fell + 2)
+		usual := (fell - n.fell + 1) / (stood + fell - n.stood - n.fell + 10)
 		alone := n.fell >= p.StakeMin && n.fell/(n.stood+n.fell) > p.StakeRatio*usual
 		if as != 0 && (struck || alone) {
 			t.Clouded = append(t.Clouded, as)
