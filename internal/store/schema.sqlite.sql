@@ -64,6 +64,16 @@ CREATE TABLE bans (
   by         TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE canaries (
+  id         TEXT NOT NULL PRIMARY KEY,
+  kind       TEXT NOT NULL,
+  value      TEXT NOT NULL,
+  origin     TEXT NOT NULL,
+  reason     TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  by         TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE claims (
   machine    TEXT NOT NULL PRIMARY KEY,
   code_hash  BLOB NOT NULL UNIQUE,

@@ -31,6 +31,8 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"the last use of a key":           testLastUse,
 		"claims":                          testClaims,
 		"allowlist":                       testAllowlist,
+		"canaries":                        testCanaries,
+		"canaries of a list are replaced": testReplaceCanaries,
 		"orders":                          testOrders,
 		"removals":                        testRemovals,
 		"bans":                            testBans,
