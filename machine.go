@@ -47,6 +47,7 @@ type Machine struct {
 	Organisation string // owner's id; for a pending machine the organisation that it asked to join, or ""
 	Name         string // as given at enrolment, or by a person
 	Tags         []string
+	Honeypot     bool     // nobody has business with it; its operator vouches for that
 	Scenarios    []string // footprint: declared at login, sorted, never erased by an empty declaration
 	Version      string   // engine version, from its user agent or metrics
 	Credential   []byte   // verifier of its secret, see internal/enroll; never leaves the server

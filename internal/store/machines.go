@@ -14,10 +14,10 @@ import (
 func (db *DB) CreateMachine(ctx context.Context, m muster.Machine) error {
 	return db.write(ctx, func(tx *writer) error {
 		n, err := tx.exec(`INSERT INTO machines
-			(id, state, organisation, name, tags, scenarios, version, credential, registered_at, enrolled_at, tokens_from)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+			(id, state, organisation, name, tags, scenarios, version, credential, registered_at, enrolled_at, tokens_from, honeypot)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
 			m.ID, string(m.State), m.Organisation, m.Name, jsonList(m.Tags), jsonList(m.Scenarios), m.Version, blob(m.Credential),
-			micros(m.RegisteredAt), micros(m.EnrolledAt), micros(m.TokensFrom))
+			micros(m.RegisteredAt), micros(m.EnrolledAt), micros(m.TokensFrom), m.Honeypot)
 		if err != nil {
 			return err
 		}
@@ -38,13 +38,13 @@ func putContacts(tx *writer, m muster.Machine) error {
 }
 
 const selectMachines = `SELECT id, state, organisation, name, tags, scenarios, version, credential,
-	registered_at, enrolled_at, tokens_from, login, pull, push, metrics, poll, heartbeat
+	registered_at, enrolled_at, tokens_from, honeypot, login, pull, push, metrics, poll, heartbeat
 	FROM machines JOIN contacts ON contacts.machine = machines.id`
 
 func scanMachine(rows *sql.Rows) (muster.Machine, error) {
 	var m muster.Machine
 	err := rows.Scan(&m.ID, &m.State, &m.Organisation, &m.Name, (*listColumn)(&m.Tags), (*listColumn)(&m.Scenarios), &m.Version, &m.Credential,
-		(*timeColumn)(&m.RegisteredAt), (*timeColumn)(&m.EnrolledAt), (*timeColumn)(&m.TokensFrom),
+		(*timeColumn)(&m.RegisteredAt), (*timeColumn)(&m.EnrolledAt), (*timeColumn)(&m.TokensFrom), &m.Honeypot,
 		(*timeColumn)(&m.Seen.Login), (*timeColumn)(&m.Seen.Pull), (*timeColumn)(&m.Seen.Push),
 		(*timeColumn)(&m.Seen.Metrics), (*timeColumn)(&m.Seen.Poll), (*timeColumn)(&m.Seen.Heartbeat))
 	return m, err
@@ -106,9 +106,9 @@ func (db *DB) UpdateMachine(ctx context.Context, id string, change func(*muster.
 		}
 		m.ID = id
 		_, err = tx.exec(`UPDATE machines SET state = ?, organisation = ?, name = ?, tags = ?, scenarios = ?, version = ?,
-			credential = ?, registered_at = ?, enrolled_at = ?, tokens_from = ? WHERE id = ?`,
+			credential = ?, registered_at = ?, enrolled_at = ?, tokens_from = ?, honeypot = ? WHERE id = ?`,
 			string(m.State), m.Organisation, m.Name, jsonList(m.Tags), jsonList(m.Scenarios), m.Version,
-			blob(m.Credential), micros(m.RegisteredAt), micros(m.EnrolledAt), micros(m.TokensFrom), id)
+			blob(m.Credential), micros(m.RegisteredAt), micros(m.EnrolledAt), micros(m.TokensFrom), m.Honeypot, id)
 		if err != nil {
 			return err
 		}
@@ -165,7 +165,8 @@ func (db *DB) TouchMachines(ctx context.Context, touches []muster.MachineTouch) 
 }
 
 // DeleteMachine forgets a machine with its reports, orders and claims, or
-// returns an error of code NotFound. What it reported stays.
+// returns an error of code NotFound. What it reported stays, and with its
+// number the trust in it.
 func (db *DB) DeleteMachine(ctx context.Context, id string) error {
 	return db.write(ctx, func(tx *writer) error {
 		n, err := tx.exec(`DELETE FROM machines WHERE id = ?`, id)

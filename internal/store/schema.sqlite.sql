@@ -64,6 +64,11 @@ CREATE TABLE bans (
   by         TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE behaviours (
+  behaviour INTEGER NOT NULL PRIMARY KEY,
+  data      BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE canaries (
   id         TEXT NOT NULL PRIMARY KEY,
   kind       TEXT NOT NULL,
@@ -105,6 +110,11 @@ CREATE TABLE enrolment_keys (
   revoked_at   INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE epochs (
+  epoch INTEGER NOT NULL,
+  data  BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE evidence (
   part    INTEGER NOT NULL,
   source  BLOB NOT NULL,
@@ -140,11 +150,28 @@ CREATE TABLE machines (
   registered_at INTEGER NOT NULL,
   enrolled_at   INTEGER NOT NULL,
   tokens_from   INTEGER NOT NULL
-) STRICT;
+, honeypot INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE INDEX machines_by_organisation ON machines (organisation, id);
 
 CREATE INDEX machines_by_state ON machines (state, id);
+
+CREATE TABLE numbers (
+  kind   TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  name   TEXT NOT NULL,
+  PRIMARY KEY (kind, number),
+  UNIQUE (kind, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE operator_verdicts (
+  source     BLOB NOT NULL PRIMARY KEY,
+  listed     INTEGER NOT NULL,
+  until      INTEGER NOT NULL,
+  reason     TEXT NOT NULL,
+  by         TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE orders (
   machine    TEXT NOT NULL,
@@ -191,6 +218,25 @@ CREATE TABLE secrets (
   value BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE trust (
+  machine INTEGER NOT NULL PRIMARY KEY,
+  rank    INTEGER NOT NULL,
+  changed INTEGER NOT NULL,
+  data    BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE trust_events (
+  machine     INTEGER NOT NULL,
+  at          INTEGER NOT NULL,
+  kind        TEXT NOT NULL,
+  behaviour   TEXT NOT NULL,
+  source      BLOB NOT NULL,
+  amount      REAL NOT NULL,
+  rank_before INTEGER NOT NULL,
+  rank_after  INTEGER NOT NULL,
+  PRIMARY KEY (machine, at, kind, behaviour, source)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE users (
   id            TEXT NOT NULL PRIMARY KEY,
   name          TEXT NOT NULL UNIQUE,
@@ -199,6 +245,21 @@ CREATE TABLE users (
   organisation  TEXT NOT NULL,
   created_at    INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE verdict_history (
+  at       INTEGER NOT NULL,
+  source   BLOB NOT NULL,
+  audience TEXT NOT NULL,
+  listed   INTEGER NOT NULL,
+  remedy   TEXT NOT NULL,
+  scenario TEXT NOT NULL,
+  since    INTEGER NOT NULL,
+  until    INTEGER NOT NULL,
+  reasons  TEXT NOT NULL,
+  PRIMARY KEY (at, source, audience)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX verdict_history_by_source ON verdict_history (source, audience, at);
 
 CREATE TABLE verdicts (
   part     INTEGER NOT NULL,
@@ -209,7 +270,7 @@ CREATE TABLE verdicts (
   since    INTEGER NOT NULL,
   until    INTEGER NOT NULL,
   changed  INTEGER NOT NULL,
-  reasons  TEXT NOT NULL,
+  reasons  TEXT NOT NULL, remedy TEXT NOT NULL DEFAULT 'ban',
   PRIMARY KEY (part, source, audience)
 ) STRICT, WITHOUT ROWID;
 

@@ -229,7 +229,8 @@ type prepared struct {
 // row is the parameters of one execution.
 type row []driver.NamedValue
 
-// set gives all parameters: int64, string, bool, or []byte that is not nil.
+// set gives all parameters: int64, float64, string, bool, or []byte that is not
+// nil.
 func (r row) set(values ...driver.Value) {
 	for i, v := range values {
 		r[i] = driver.NamedValue{Ordinal: i + 1, Value: v}

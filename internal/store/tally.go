@@ -10,9 +10,10 @@ import (
 	"muster"
 )
 
-// ErrFenced means that somebody else moved a partition's position: this process
-// does not own the partition, must drop what it folded and read anew.
-var ErrFenced = errors.New("store: another process moved the partition's position")
+// ErrFenced means that somebody else moved a partition's position, advanced the
+// epoch or gave out numbers: this process does not own them, must drop what it
+// folded and read anew.
+var ErrFenced = errors.New("store: another process does the same work")
 
 // Tally runs fn in one write transaction: everything that fn did is on disk
 // when Tally returns nil, and nothing of it otherwise. It waits for its turn
@@ -81,9 +82,23 @@ func (t *TallyTx) DeleteEvidence(part uint8, sources []muster.Source) error {
 	}, nil)
 }
 
+// A verdict is a change when it lists what was not listed, or with another
+// remedy, and when it ends a listing.
+const putVerdictHistory = `INSERT INTO verdict_history (at, source, audience, listed, remedy, scenario, since, until, reasons)
+	SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?
+	WHERE ? <> (SELECT COUNT(*) FROM verdicts WHERE part = ? AND source = ? AND audience = ? AND listed = ? AND (remedy = ? OR NOT ?))
+	ON CONFLICT (at, source, audience) DO UPDATE SET listed = excluded.listed, remedy = excluded.remedy, scenario = excluded.scenario,
+		since = excluded.since, until = excluded.until, reasons = excluded.reasons`
+
+const putVerdict = `INSERT INTO verdicts (part, source, audience, listed, remedy, scenario, since, until, changed, reasons)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT (part, source, audience) DO UPDATE SET listed = excluded.listed, remedy = excluded.remedy, scenario = excluded.scenario,
+		since = excluded.since, until = excluded.until, changed = excluded.changed, reasons = excluded.reasons`
+
 // PutVerdicts stores verdicts in place of those for the same partition,
-// audience and source; parts says the partition of each, which must be the same
-// for a source for ever.
+// audience and source, of which one call has at most one; parts says the
+// partition of each, which must be the same for a source for ever. Those that
+// list, change the remedy or end a listing are kept in the history too.
 func (t *TallyTx) PutVerdicts(parts []uint8, verdicts []muster.Verdict) error {
 	if len(parts) != len(verdicts) {
 		return fmt.Errorf("store: %d partitions for %d verdicts", len(parts), len(verdicts))
@@ -96,15 +111,23 @@ func (t *TallyTx) PutVerdicts(parts []uint8, verdicts []muster.Verdict) error {
 		}
 		reasons[i] = string(b)
 	}
-	return t.tx.many(`INSERT INTO verdicts (part, source, audience, listed, scenario, since, until, changed, reasons)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (part, source, audience) DO UPDATE SET listed = excluded.listed, scenario = excluded.scenario,
-			since = excluded.since, until = excluded.until, changed = excluded.changed, reasons = excluded.reasons`,
-		len(verdicts), func(i int, args row) {
-			v := &verdicts[i]
-			args.set(int64(parts[i]), sourceKey(v.Source), string(v.Audience), v.Listed, v.Scenario,
-				micros(v.Since), micros(v.Until), micros(v.Changed), reasons[i])
-		}, nil)
+	source := make([]byte, 0, muster.SourceSize)
+	err := t.tx.many(putVerdictHistory, len(verdicts), func(i int, args row) {
+		v := &verdicts[i]
+		source = v.Source.AppendBinary(source[:0])
+		args.set(micros(v.Changed), source, string(v.Audience), v.Listed, string(v.Remedy), v.Scenario,
+			micros(v.Since), micros(v.Until), reasons[i],
+			v.Listed, int64(parts[i]), source, string(v.Audience), true, string(v.Remedy), v.Listed)
+	}, nil)
+	if err != nil {
+		return err
+	}
+	return t.tx.many(putVerdict, len(verdicts), func(i int, args row) {
+		v := &verdicts[i]
+		source = v.Source.AppendBinary(source[:0])
+		args.set(int64(parts[i]), source, string(v.Audience), v.Listed, string(v.Remedy), v.Scenario,
+			micros(v.Since), micros(v.Until), micros(v.Changed), reasons[i])
+	}, nil)
 }
 
 // VerdictKey names a stored verdict.

@@ -9,13 +9,13 @@ import (
 	"muster"
 )
 
-const verdictColumns = `audience, source, listed, scenario, since, until, changed, reasons`
+const verdictColumns = `audience, source, listed, remedy, scenario, since, until, changed, reasons`
 
 const selectVerdicts = `SELECT ` + verdictColumns + ` FROM verdicts`
 
 func scanVerdict(rows *sql.Rows) (muster.Verdict, error) {
 	var v muster.Verdict
-	err := rows.Scan(&v.Audience, (*sourceColumn)(&v.Source), &v.Listed, &v.Scenario,
+	err := rows.Scan(&v.Audience, (*sourceColumn)(&v.Source), &v.Listed, &v.Remedy, &v.Scenario,
 		(*timeColumn)(&v.Since), (*timeColumn)(&v.Until), (*timeColumn)(&v.Changed), (*reasonsColumn)(&v.Reasons))
 	return v, err
 }
@@ -84,4 +84,24 @@ func (db *DB) LastVerdict(ctx context.Context) (time.Time, error) {
 	return one(ctx, db.reader, "verdict", func(rows *sql.Rows) (t time.Time, err error) {
 		return t, rows.Scan((*timeColumn)(&t))
 	}, `SELECT COALESCE(MAX(changed), 0) FROM verdicts`)
+}
+
+const selectVerdictHistory = `SELECT audience, source, listed, remedy, scenario, since, until, at, reasons FROM verdict_history
+	WHERE source = ? AND audience = ? ORDER BY at DESC LIMIT ?`
+
+// VerdictHistory returns the verdicts that listed a source for an audience, with
+// one remedy or another, and those that ended its listings, as they were made:
+// newest first, at most limit (1 to 1,000; anything else means 1,000).
+func (db *DB) VerdictHistory(ctx context.Context, source muster.Source, audience muster.Audience, limit int) ([]muster.Verdict, error) {
+	return list(ctx, db.reader, scanVerdict, selectVerdictHistory, sourceKey(source), string(audience), page(limit))
+}
+
+const deleteOldestVerdictHistory = `DELETE FROM verdict_history WHERE (at, source, audience) IN
+	(SELECT at, source, audience FROM verdict_history WHERE at < ? ORDER BY at LIMIT ?)`
+
+// PruneVerdictHistory deletes history from before a time, oldest first and at
+// most limit verdicts, in short transactions, and returns how many it deleted.
+// Fewer than limit means that none is left.
+func (db *DB) PruneVerdictHistory(ctx context.Context, before time.Time, limit int) (int, error) {
+	return db.prune(ctx, limit, deleteOldestVerdictHistory, micros(before))
 }
