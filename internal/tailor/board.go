@@ -2,7 +2,6 @@ package tailor
 
 import (
 	"bytes"
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -119,64 +118,74 @@ func (b *Board) features(r *row, reader int) (f Features) {
 	return f
 }
 
-// Rank returns at most n sources for a reader, best first, each once; equal
-// ones in the order of their addresses. listed is what the reader's list holds
-// now: it keeps its place against what is hardly better (Hysteresis), without
-// changing the scores returned.
-func (b *Board) Rank(reader string, n int, listed []muster.Source) []Ranked {
+// Ranking holds the scores of a board's candidates for one reader.
+type Ranking struct {
+	board  *Board
+	scores []float64
+}
+
+// For scores all candidates for a reader.
+func (b *Board) For(reader string) *Ranking {
+	place := b.model.reader(reader)
+	r := &Ranking{b, make([]float64, len(b.rows))}
+	for i := range b.rows {
+		f := b.features(&b.rows[i], place)
+		r.scores[i] = b.model.p.Weights.Score(&f)
+	}
+	return r
+}
+
+// First returns at most n sources, best first, each once; equal ones in the
+// order of their addresses. listed is what the reader's list holds now: it keeps
+// its place against what is hardly better (Hysteresis), without changing the
+// scores returned.
+func (r *Ranking) First(n int, listed []muster.Source) []Ranked {
 	if n <= 0 {
 		return nil
 	}
-	var bonus []bool
-	if len(listed) > 0 && b.model.p.Hysteresis > 0 {
-		bonus = make([]bool, len(b.rows))
-		for _, s := range listed {
-			if i, ok := b.index[keyOf(s)]; ok {
-				bonus[i] = true
-			}
+	all := make([]scored, len(r.scores))
+	for i, s := range r.scores {
+		all[i] = scored{s, int32(i)}
+	}
+	for _, s := range listed {
+		if i, ok := r.board.index[keyOf(s)]; ok {
+			all[i].order = r.scores[i] + r.board.model.p.Hysteresis
 		}
 	}
-	place := b.model.reader(reader)
-	all := make([]scored, len(b.rows))
-	for i := range b.rows {
-		f := b.features(&b.rows[i], place)
-		s := b.model.p.Weights.Score(f)
-		all[i] = scored{score: s, order: s, row: int32(i)}
-		if bonus != nil && bonus[i] {
-			all[i].order += b.model.p.Hysteresis
-		}
-	}
-	best := b.top(all, n)
-	list := make([]Ranked, len(best))
-	for i, s := range best {
-		list[i] = Ranked{b.rows[s.row].source, s.score}
+	all = Top(all, n, r.board.compare)
+	list := make([]Ranked, len(all))
+	for i, s := range all {
+		list[i] = Ranked{r.board.rows[s.row].source, r.scores[s.row]}
 	}
 	return list
 }
 
 type scored struct {
-	order, score float64
-	row          int32
+	order float64
+	row   int32
 }
 
-func (b *Board) before(x, y scored) int {
-	if c := cmp.Compare(y.order, x.order); c != 0 {
-		return c
+func (b *Board) compare(x, y scored) int {
+	switch {
+	case x.order > y.order:
+		return -1
+	case x.order < y.order:
+		return 1
 	}
 	return bytes.Compare(b.rows[x.row].key[:], b.rows[y.row].key[:])
 }
 
-// top returns the first n of all in order. It rearranges all, by quickselect:
-// lists are short beside what they are chosen from.
-func (b *Board) top(all []scored, n int) []scored {
+// Top returns the first n of all in order, rearranging all: by quickselect, for
+// lists are short beside what they are chosen from. No two of all may be equal.
+func Top[T any](all []T, n int, compare func(a, b T) int) []T {
 	for lo, hi := 0, len(all)-1; n < len(all) && lo < hi; {
 		pivot := all[lo+(hi-lo)/2]
 		i, j := lo, hi
 		for i <= j {
-			for b.before(all[i], pivot) < 0 {
+			for compare(all[i], pivot) < 0 {
 				i++
 			}
-			for b.before(all[j], pivot) > 0 {
+			for compare(all[j], pivot) > 0 {
 				j--
 			}
 			if i <= j {
@@ -184,16 +193,15 @@ func (b *Board) top(all []scored, n int) []scored {
 				i, j = i+1, j-1
 			}
 		}
-		switch {
-		case n <= j:
+		if n <= j {
 			hi = j
-		case n >= i:
+		} else if n >= i {
 			lo = i
-		default:
-			lo = hi // all between are equal
+		} else {
+			break
 		}
 	}
 	all = all[:min(n, len(all))]
-	slices.SortFunc(all, b.before)
+	slices.SortFunc(all, compare)
 	return all
 }

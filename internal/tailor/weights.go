@@ -34,7 +34,7 @@ func DefaultWeights() Weights {
 }
 
 // Score returns the log-odds for f.
-func (w Weights) Score(f Features) float64 {
+func (w *Weights) Score(f *Features) float64 {
 	return w.Bias + w.Own*f.Own + w.Habit*f.Habit + w.Neighbours*f.Neighbours +
 		w.Age*f.Age + w.Network*f.Network + w.Return*f.Return + w.Global*f.Global
 }
@@ -49,7 +49,7 @@ type Sample struct {
 
 const terms = 8
 
-func (f Features) vector() [terms]float64 {
+func (f *Features) vector() [terms]float64 {
 	return [terms]float64{1, f.Own, f.Habit, f.Neighbours, f.Age, f.Network, f.Return, f.Global}
 }
 
@@ -67,9 +67,10 @@ func Fit(samples []Sample, prior Weights, strength float64) Weights {
 	for range steps {
 		var gradient [terms]float64
 		var hessian [terms][terms]float64
-		for _, s := range samples {
+		for i := range samples {
+			s := &samples[i]
 			x := s.Features.vector()
-			p := 1 / (1 + math.Exp(-w.Score(s.Features)))
+			p := 1 / (1 + math.Exp(-w.Score(&s.Features)))
 			miss := -p
 			if s.Came {
 				miss++
