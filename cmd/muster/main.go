@@ -26,6 +26,7 @@ type cli struct {
 	Admin   adminCmd   `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
 	Order   orderCmd   `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
 	Bench   benchCmd   `cmd:"" help:"Measure a server with simulated engines."`
+	Replay  replayCmd  `cmd:"" help:"Replay recorded attacks and measure what lists would have stopped."`
 	Config  configCmd  `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
