@@ -13,6 +13,8 @@ const (
 	flagCrowded = 1 << iota
 	flagConfirmed
 	flagFeedback
+	flagTainted
+	flagCanary
 	flagsKnown = 1<<iota - 1
 )
 
@@ -21,7 +23,7 @@ const (
 // bytes.
 func (ev *Evidence) AppendBinary(b []byte) []byte {
 	flags := byte(0)
-	for i, set := range []bool{ev.crowded, ev.confirmed, ev.feedback} {
+	for i, set := range []bool{ev.crowded, ev.confirmed, ev.feedback, ev.tainted, ev.canary} {
 		if set {
 			flags |= 1 << i
 		}
@@ -41,7 +43,7 @@ func (ev *Evidence) AppendBinary(b []byte) []byte {
 		b = appendUints(b, uint64(st.audience), ev.since(st.since), ev.since(st.until), ev.since(st.told))
 		b = append(b, byte(st.remedy))
 	}
-	b = append(b, byte(len(ev.voices)))
+	b = appendUints(b, uint64(len(ev.voices)))
 	for i := range ev.voices {
 		v := &ev.voices[i]
 		b = appendUints(b, uint64(v.machine), uint64(v.organisation), uint64(v.as), v.prefix)
@@ -76,7 +78,8 @@ func (ev *Evidence) UnmarshalBinary(data []byte) error {
 	r := reader{data: data[1:]}
 	*ev = Evidence{voices: ev.voices[:0], standing: ev.standing[:0]}
 	flags := r.byte()
-	ev.crowded, ev.confirmed, ev.feedback = flags&flagCrowded != 0, flags&flagConfirmed != 0, flags&flagFeedback != 0
+	ev.crowded, ev.confirmed = flags&flagCrowded != 0, flags&flagConfirmed != 0
+	ev.feedback, ev.tainted, ev.canary = flags&flagFeedback != 0, flags&flagTainted != 0, flags&flagCanary != 0
 	ev.convictions = r.byte()
 	ev.first = r.uint32()
 	ev.last = ev.first + r.uint32()
@@ -93,7 +96,11 @@ func (ev *Evidence) UnmarshalBinary(data []byte) error {
 		before = int64(st.audience)
 		ev.standing = append(ev.standing, st)
 	}
-	n := r.count(MaxVoices)
+	n := MaxVoices
+	if ev.canary {
+		n = maxShots
+	}
+	n = r.count(uint64(n))
 	if n > cap(ev.voices) {
 		ev.voices = make([]voice, 0, n)
 	}

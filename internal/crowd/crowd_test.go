@@ -61,6 +61,11 @@ func say(records []Record, machine uint32, behaviour uint16, hours float64) Repo
 	}
 }
 
+// heldFor is the event that follows when a machine reports a canary and is sure.
+func heldFor(machine uint32) TrustEvent {
+	return TrustEvent{Kind: Held, Machine: machine, At: start, Amount: 1}
+}
+
 // story folds reports one after the other and judges after each.
 type story struct {
 	table *TrustTable
@@ -285,7 +290,7 @@ func TestCanaryThatManyShotIsExcused(t *testing.T) {
 		{"two do", probing, []uint32{1, 2}, false},
 		{"newcomers are no excuse", probing, []uint32{1, 101, 102, 103, 104}, false},
 		{"three AS take it for a password guesser: nobody errs like that", brute, []uint32{1, 2, 3}, false},
-		{"eight do: it guesses passwords", brute, []uint32{1, 2, 3, 4, 5, 6, 7, 8}, true},
+		{"twelve do: it guesses passwords", brute, []uint32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, true},
 		{"a honeypot saw it too", brute, []uint32{1, 90}, true},
 	} {
 		s := &story{table: table, facts: Facts{Canary: true}}
@@ -301,42 +306,43 @@ func TestCanaryThatManyShotIsExcused(t *testing.T) {
 }
 
 // A strike makes what the machine said before worthless, and those who convicted
-// with it come under a cloud.
+// with it answer for what nobody else confirms.
 func TestStrikeTakesBackEarlierVoices(t *testing.T) {
 	w := matureWorld()
+	w[9].Tenure = 20 // of little weight
 	before := tableOf(start, w)
-	s := &story{table: before}
-	if !s.hear(say(w, 1, brute, 0), say(w, 2, brute, 0)).listed() {
-		t.Fatal("not listed by two veterans")
-	}
-	s.table = before.Hold(2, 1)
-	if !s.table.Fell(before, 1) || s.table.Fell(before, 2) {
-		t.Error("Fell must tell which machine lost its weight")
-	}
-	s.out.Reset()
-	if s.judge(1); !s.listed() {
-		t.Error("withdrawn although a veteran's word is left, which is more than a third of the threshold")
-	}
-	s.table = before.Hold(2, 1, 2)
-	s.out.Reset()
-	if s.judge(1); s.listed() || s.out.Verdicts[0].Reasons.Rule != Unsupported {
-		t.Errorf("want it withdrawn as unsupported; got %+v", s.out.Verdicts)
-	}
-
-	// Machine 3 has some weight, too little to carry the listing alone.
-	w[3].Tenure = 20
-	before = tableOf(start, w)
-	bad := func(reports ...Report) []uint32 {
+	v := func(m uint32) Report { return say(w, m, brute, 0) }
+	held := TrustEvent{Kind: Held, Machine: 1, At: start}
+	lied := heldFor(1)
+	for _, c := range []struct {
+		name    string
+		reports []Report
+		held    TrustEvent
+		listed  bool
+		company []uint32
+	}{
+		{"of two voices one lied", []Report{v(1), v(2)}, lied, false, []uint32{2}},
+		{"of two voices one erred: the other is enough for a listing that stands", []Report{v(1), v(2)}, held, true, nil},
+		{"of two voices one erred, and little is left", []Report{v(1), v(9), say(w, 9, probing, 0)}, held, false, nil},
+		{"another confirmed it before", []Report{v(1), v(2), v(3)}, lied, true, nil},
+		{"somebody else did", []Report{v(3), v(2)}, lied, true, nil},
+	} {
 		s := &story{table: before}
-		s.hear(reports...)
-		s.table = before.Hold(2, 1, 2)
-		return s.judge(1).events(Company)
-	}
-	if got := bad(say(w, 3, probing, 0), say(w, 1, brute, 0), say(w, 2, brute, 0)); !slices.Equal(got, []uint32{3}) {
-		t.Errorf("in bad company are %v, want 3", got)
-	}
-	if got := bad(say(w, 1, brute, 0), say(w, 2, brute, 0), say(w, 3, probing, 0)); got != nil {
-		t.Errorf("in bad company are %v, but 3 spoke when the source was listed", got)
+		if !s.hear(c.reports...).listed() {
+			t.Fatalf("%s: not listed at first", c.name)
+		}
+		s.table = before.Hold(2, c.held)
+		if !s.table.Fell(before, 1) || s.table.Fell(before, 2) {
+			t.Error("Fell must tell which machine lost its weight")
+		}
+		s.out.Reset()
+		s.judge(1)
+		if s.listed() != c.listed || !slices.Equal(s.events(Company), c.company) {
+			t.Errorf("%s: listed %v, want %v; in bad company %v, want %v", c.name, s.listed(), c.listed, s.events(Company), c.company)
+		}
+		if !c.listed && s.out.Verdicts[0].Reasons.Rule != Unsupported {
+			t.Errorf("%s: %+v", c.name, s.out.Verdicts)
+		}
 	}
 }
 

@@ -12,6 +12,10 @@ import (
 // that adds least makes room.
 const MaxVoices = 24
 
+// maxShots is how many machines' words are kept on a canary: all must wait there
+// for the decision on them. There are few canaries.
+const maxShots = 256
+
 // Evidence is what is remembered about one source. The zero Evidence is none.
 type Evidence struct {
 	voices     []voice
@@ -29,6 +33,8 @@ type Evidence struct {
 	crowded     bool // voices were dropped: the sketches know more
 	confirmed   bool
 	feedback    bool // an unban waits to be proved right
+	canary      bool // as of the last judgement
+	tainted     bool // a liar had a hand in the listing, and nobody else confirmed it
 }
 
 // voice is one machine's word about the source.
@@ -92,7 +98,10 @@ func (t *TrustTable) Fold(ev *Evidence, r Report) {
 	if r.Counts {
 		t.speak(ev, i, r, at)
 	}
-	if len(ev.voices) > MaxVoices {
+	switch {
+	case ev.canary && len(ev.voices) > maxShots:
+		ev.dropOldest()
+	case !ev.canary && len(ev.voices) > MaxVoices:
 		t.dropLeast(ev, at)
 	}
 }
@@ -132,7 +141,7 @@ func (t *TrustTable) novelty(ev *Evidence, i int, at uint32) uint8 {
 	if len(ev.standing) > 0 && ev.standing[0].audience == Network && at >= ev.standing[0].since {
 		return 0
 	}
-	if len(ev.voices) == 1 {
+	if len(ev.voices) == 1 || ev.canary {
 		return 255
 	}
 	var c choir
@@ -167,7 +176,11 @@ func (ev *Evidence) count(behaviour uint16) {
 // have one or two voices, and there are a million of them.
 func (ev *Evidence) room() {
 	if n := len(ev.voices); n == cap(ev.voices) {
-		bigger := make([]voice, n, min(max(1, 2*n), MaxVoices+1))
+		size := max(1, 2*n)
+		if n <= MaxVoices {
+			size = min(size, MaxVoices+1)
+		}
+		bigger := make([]voice, n, size)
 		copy(bigger, ev.voices)
 		ev.voices = bigger
 	}
@@ -196,6 +209,23 @@ func (t *TrustTable) dropLeast(ev *Evidence, at uint32) {
 		}
 	}
 	ev.voices = slices.Delete(ev.voices, least, least+1)
+	ev.crowded = true
+}
+
+// dropOldest forgets the voice that was heard least recently, of those on which
+// is decided if there are any.
+func (ev *Evidence) dropOldest() {
+	old := 0
+	for i := range ev.voices {
+		v, w := &ev.voices[i], &ev.voices[old]
+		if cmp.Or(
+			cmp.Compare(w.flags&settled, v.flags&settled),
+			cmp.Compare(v.counted, w.counted),
+			cmp.Compare(w.machine, v.machine)) < 0 {
+			old = i
+		}
+	}
+	ev.voices = slices.Delete(ev.voices, old, old+1)
 	ev.crowded = true
 }
 

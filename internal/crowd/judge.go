@@ -1,6 +1,9 @@
 package crowd
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // granularity is by how much a listing's end must move, in seconds, before it
 // is told again: readers are sent whole hours, so every report need not rewrite
@@ -23,11 +26,10 @@ func (o *Outcome) Reset() { o.Verdicts, o.Events = o.Verdicts[:0], o.Events[:0] 
 // voices changed (TrustTable.Fell).
 func (t *TrustTable) Judge(ev *Evidence, now int64, f Facts, out *Outcome) {
 	at := max(clock(now), 1)
+	t.mark(ev, f)
 	t.settle(ev, at, f, out)
 	var c choir
-	for i := range ev.voices {
-		c.add(t, ev, i, at)
-	}
+	c.gather(t, ev, at)
 	d := t.decide(ev, at, f, &c)
 	switch {
 	case d.rule != Waiting:
@@ -46,10 +48,20 @@ func (t *TrustTable) Judge(ev *Evidence, now int64, f Facts, out *Outcome) {
 		wanted[0] = standing{audience: Network, until: d.until, remedy: remedy}
 		n = 1
 	}
-	if f.Never == "" && !f.Canary {
+	if f.Never == "" && !ev.canary {
 		n = t.fleets(ev, at, &wanted, n)
 	}
 	t.tell(ev, at, f, &c, d, wanted[:n], out)
+}
+
+// mark notes whether the source is a canary: then every voice is kept until it
+// is judged, and the crowd's opinion does not matter.
+func (t *TrustTable) mark(ev *Evidence, f Facts) {
+	if ev.canary && !f.Canary {
+		slices.SortStableFunc(ev.voices, func(a, b voice) int { return cmp.Compare(b.counted, a.counted) })
+		ev.voices = ev.voices[:min(len(ev.voices), MaxVoices)]
+	}
+	ev.canary = f.Canary
 }
 
 // fleets appends the organisations whose own machines reported the source,
@@ -118,11 +130,12 @@ func (t *TrustTable) convict(ev *Evidence, at uint32, c *choir, d decision, out 
 		ev.voices[i].flags &^= backed
 	}
 	for i := range c.parts[:c.n] {
-		if m := &c.parts[i]; m.points >= t.minVoice {
+		// Those under a cloud did not bring it about: it needed others.
+		if m := &c.parts[i]; m.points >= t.minVoice && m.clear {
 			ev.voices[m.voice].flags |= backed
 		}
 	}
-	ev.confirmed, ev.confirmBy = false, at+seconds(t.Parameters.Suspicion.ConfirmWithin)
+	ev.confirmed, ev.tainted, ev.confirmBy = false, false, at+seconds(t.Parameters.Suspicion.ConfirmWithin)
 	if ev.convictions < 255 {
 		ev.convictions++
 	}
@@ -144,31 +157,11 @@ func (t *TrustTable) end(ev *Evidence, st *standing, at uint32, f Facts, c *choi
 		d.rule = Lapsed
 	default:
 		d.rule = Unsupported
-		if st.audience == Network {
-			t.blame(ev, at, out)
-		}
 	}
 	out.Verdicts = append(out.Verdicts, Verdict{
 		Audience: st.audience, Listed: false, Remedy: st.remedy, Since: int64(st.since), Until: int64(st.told),
 		Reasons: t.reasons(ev, at, f, c, d, d.audience(st.audience)),
 	})
-}
-
-// blame tells of those who got a source listed together with machines that have
-// lost their trust since, when nobody else confirmed it.
-func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
-	liars := slices.ContainsFunc(ev.voices, func(v voice) bool { return v.flags&backed != 0 && t.rating(v.machine).paused })
-	if !liars || ev.confirmed {
-		return
-	}
-	for i := range ev.voices {
-		v := &ev.voices[i]
-		if v.flags&backed != 0 && v.flags&honeypot == 0 && !t.rating(v.machine).paused {
-			out.Events = append(out.Events, TrustEvent{Kind: Company, Machine: v.machine, At: int64(at)})
-		}
-		v.flags &^= backed
-	}
-	ev.confirmBy = 0
 }
 
 // decision is what the network thinks of a source.
@@ -227,7 +220,7 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 			d.rule, d.solo = ByTopRank, solo
 		}
 	}
-	if !d.lists() && st != nil && at <= st.until {
+	if !d.lists() && st != nil && at <= st.until && (!ev.tainted || ev.confirmed) {
 		d.rule = Standing
 	}
 	return d
@@ -244,11 +237,8 @@ func (t *TrustTable) crowdRule(ev *Evidence, at uint32, c *choir, d decision) Ru
 		}
 		return Undecided
 	}
-	machines, networks := c.n, c.groups(t, false)
-	if ev.crowded {
-		machines, networks = estimate(ev.machines), estimate(ev.networks)
-	}
-	if t.lopsided(machines, networks) && (ev.reached == 0 || at < ev.reached+seconds(t.Parameters.Suspicion.LopsidedHold)) {
+	machines, networks := t.size(ev, c)
+	if t.lopsided(machines, networks, t.Parameters.Suspicion.Lopsided) && (ev.reached == 0 || at < ev.reached+seconds(t.Parameters.Suspicion.LopsidedHold)) {
 		return Waiting
 	}
 	for i := range c.parts[:c.n] {
@@ -257,6 +247,14 @@ func (t *TrustTable) crowdRule(ev *Evidence, at uint32, c *choir, d decision) Ru
 		}
 	}
 	return ByCrowd
+}
+
+// size returns how many machines of weight speak, and from how many AS.
+func (t *TrustTable) size(ev *Evidence, c *choir) (machines, networks int) {
+	if ev.crowded {
+		return estimate(ev.machines), estimate(ev.networks)
+	}
+	return c.n, c.groups(t, false)
 }
 
 // topRank returns the voice of a machine that may list the source alone, or -1.
@@ -333,9 +331,7 @@ func (t *TrustTable) expiryOf(ev *Evidence, f Facts, listed bool) uint32 {
 func (t *TrustTable) Explain(ev *Evidence, now int64, f Facts) Reasons {
 	at := max(clock(now), 1)
 	var c choir
-	for i := range ev.voices {
-		c.add(t, ev, i, at)
-	}
+	c.gather(t, ev, at)
 	return t.reasons(ev, at, f, &c, t.decide(ev, at, f, &c), Network)
 }
 

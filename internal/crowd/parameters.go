@@ -81,12 +81,14 @@ type Punishment struct {
 	Hold            time.Duration // from the report, when the machine loses all weight, to the decision
 	Loss            float64       // share of a, of tenure and of validations that a strike takes
 	Doubt           float64       // to b
-	Pause           time.Duration // without any weight
+	Pause           time.Duration // without any weight, for a behaviour that is certain; else that share of it
 	AgainPause      time.Duration // the same, after a further strike within Again
 	Again           time.Duration
 	ExemptAS        int     // independent AS that excuse each other: then it was the scenario, or reflected traffic …
 	ExemptASCertain int     // … the same for behaviours that are certain and cannot be forged: then the canary does attack
+	ExemptSpread    float64 // in any case from this share of the AS that chance would give
 	ExemptDoubt     float64 // to b, for the excused
+	Certain         float64 // confidence × (1 − spoofability) from which a shot is no mistake but a lie
 	TwitchHalf      float64 // excused shots at which a behaviour has lost half its confidence
 	TwitchDecay     time.Duration
 }
@@ -96,12 +98,13 @@ type Punishment struct {
 type Suspicion struct {
 	Cloud         time.Duration // of a machine that was excused for a canary or was in bad company
 	CompanyDoubt  float64       // to b, when those with whom it got a source listed turned out liars (once a day)
-	StruckFor     time.Duration // how long a strike clouds the AS …
-	StruckShare   float64       // … when it hit this share of its machines of weight …
-	StruckMin     int           // … and at least so many
+	StruckFor     time.Duration // how long a lie clouds the AS …
+	StruckShare   float64       // … when so many of its machines of weight were caught, each share of it
+	CompanyMin    float64       // an AS that had so many sources listed with liars is clouded …
+	CompanyShare  float64       // … when they are this share of all that nobody else confirmed
 	ConfirmWithin time.Duration // after a listing, for somebody new to see the source too
 	StakeDecay    time.Duration // of the account of listings that were confirmed or not
-	StakeRatio    float64       // an AS with so many times the network's share of unconfirmed listings is clouded …
+	StakeSigmas   float64       // an AS with so many standard deviations more unconfirmed listings than others is clouded …
 	StakeMin      float64       // … from so many on
 	Lopsided      float64       // a crowd from less than this share of the AS that chance would give is lopsided …
 	LopsidedFrom  int           // … from so many machines on …
@@ -164,15 +167,15 @@ func Default() Parameters {
 			UnbanDoubt: 3,
 		},
 		Canary: Punishment{
-			Hold: day, Loss: 0.5, Doubt: 10, Pause: 7 * day, AgainPause: 30 * day, Again: 120 * day,
+			Hold: day, Loss: 0.5, Doubt: 10, Pause: 30 * day, AgainPause: 120 * day, Again: 120 * day,
 			// Nobody mistakes a crawler for a password guesser: such a canary must
 			// really attack, and then it meets more than a few.
-			ExemptAS: 3, ExemptASCertain: 8, ExemptDoubt: 0.2, TwitchHalf: 10, TwitchDecay: 30 * day,
+			ExemptAS: 3, ExemptASCertain: 12, ExemptSpread: 0.8, ExemptDoubt: 0.2, Certain: 0.75, TwitchHalf: 10, TwitchDecay: 30 * day,
 		},
 		Suspicion: Suspicion{
 			Cloud: 7 * day, CompanyDoubt: 0.5,
-			StruckFor: 14 * day, StruckShare: 0.1, StruckMin: 3,
-			ConfirmWithin: day, StakeDecay: 7 * day, StakeRatio: 3, StakeMin: 5,
+			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 2, CompanyShare: 0.05,
+			ConfirmWithin: day, StakeDecay: 7 * day, StakeSigmas: 3, StakeMin: 5,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
 		},
 		Small: Small{

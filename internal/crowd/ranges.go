@@ -17,9 +17,7 @@ func (t *TrustTable) Supporters(ev *Evidence, now int64, groups []uint32) []uint
 	at := max(clock(now), 1)
 	from := len(groups)
 	var c choir
-	for i := range ev.voices {
-		c.add(t, ev, i, at)
-	}
+	c.gather(t, ev, at)
 	for i := range c.parts[:c.n] {
 		m := &c.parts[i]
 		group := m.as

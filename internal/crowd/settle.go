@@ -1,6 +1,9 @@
 package crowd
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // settle judges the reports of a source that have become old enough: others saw
 // it meanwhile, or did not.
@@ -20,6 +23,7 @@ func (t *TrustTable) settle(ev *Evidence, at uint32, f Facts, out *Outcome) {
 			t.validate(ev, i, at, out)
 		}
 	}
+	t.blame(ev, at, out)
 	if ev.confirmBy > 0 && at >= ev.confirmBy {
 		t.settleListing(ev, at, out)
 	}
@@ -41,43 +45,54 @@ func (t *TrustTable) settleCanary(ev *Evidence, v *voice, at uint32, out *Outcom
 	if v.flags&shot == 0 {
 		v.flags |= shot
 		v.flags &^= settled
-		t.event(v, Held, at, 0, out)
+		t.event(v, Held, at, float32(t.static(v.behaviour))/1000, out)
 	}
 	if v.flags&settled != 0 || at < v.first+t.hold {
 		return
 	}
 	v.flags |= settled
 	prior := t.prior(v.behaviour)
-	if !t.excused(ev, v, prior) {
+	crowd, excused := t.excused(ev, v, prior)
+	if !excused {
 		t.event(v, Struck, at, float32(prior.static)/1000, out)
 		return
 	}
 	t.event(v, Excused, at, 0, out)
-	if v.flags&honeypot == 0 && t.rating(v.machine).earned >= t.minVoice {
-		out.Events = append(out.Events, TrustEvent{Kind: Twitched, Behaviour: v.behaviour, At: int64(at), Amount: 1})
+	// All who shot it together make one shot. A behaviour that nothing else looks
+	// like is not to blame: the canary did attack.
+	if crowd > 0 && !prior.certain && v.flags&honeypot == 0 && t.rating(v.machine).earned >= t.minVoice {
+		out.Events = append(out.Events, TrustEvent{Kind: Twitched, Behaviour: v.behaviour, At: int64(at), Amount: 1 / float32(crowd)})
 	}
 }
 
 // excused reports whether the canary was shot by so many independent machines
 // of weight within the same day that it is the scenario's fault, or the canary
-// attacks. Their weight before the hold is what counts.
-func (t *TrustTable) excused(ev *Evidence, v *voice, prior *prior) bool {
-	var c choir
+// attacks, and how many they are. Their weight before the hold is what counts.
+// A crowd from fewer AS than chance would give has come to lie.
+func (t *TrustTable) excused(ev *Evidence, v *voice, prior *prior) (crowd int, excused bool) {
+	organisations, networks := make(map[uint32]bool), make(map[uint32]bool)
 	for i := range ev.voices {
 		w := &ev.voices[i]
 		if w.counted == 0 || w.counted+t.hold < v.first || w.first > v.first+t.hold {
 			continue
 		}
 		if w.flags&honeypot != 0 && t.prior(w.behaviour).trap >= 750 {
-			return true
+			return 0, true
 		}
-		c.insert(t, w, i, t.rating(w.machine).earned)
+		if t.rating(w.machine).earned >= t.minVoice {
+			crowd++
+			organisations[w.organisation], networks[t.group(w)] = true, true
+		}
+	}
+	groups := len(organisations)
+	if !t.small {
+		groups = min(groups, len(networks))
 	}
 	needed := t.Parameters.Canary.ExemptAS
 	if prior.certain {
 		needed = t.Parameters.Canary.ExemptASCertain
 	}
-	return c.groups(t, false) >= needed
+	return crowd, groups >= needed && !t.lopsided(crowd, len(networks), t.Parameters.Canary.ExemptSpread)
 }
 
 // validate rewards voice i when independent others saw what it saw, as far as
@@ -144,10 +159,24 @@ func (t *TrustTable) independent(v, w *voice) bool {
 // source: those who got it listed answer for it.
 func (t *TrustTable) settleListing(ev *Evidence, at uint32, out *Outcome) {
 	ev.confirmBy = 0
+	kind := Unconfirmed
+	if ev.confirmed = ev.confirmed || t.seenByOthers(ev); ev.confirmed {
+		kind = Confirmed
+	}
+	for i := range ev.voices {
+		if v := &ev.voices[i]; v.flags&backed != 0 {
+			t.event(v, kind, at, 0, out)
+		}
+	}
+}
+
+// seenByOthers reports whether a honeypot, or somebody above suspicion who is
+// independent of all who got the source listed, saw it too.
+func (t *TrustTable) seenByOthers(ev *Evidence) bool {
 	for i := range ev.voices {
 		w := &ev.voices[i]
-		if w.flags&honeypot != 0 && w.counted > 0 {
-			ev.confirmed = true
+		if w.flags&honeypot != 0 && w.counted > 0 && t.worth(w) >= t.minVoice {
+			return true
 		}
 		if w.flags&backed != 0 || w.counted == 0 || t.worth(w) < t.minVoice || t.rating(w.machine).clouded {
 			continue
@@ -157,15 +186,31 @@ func (t *TrustTable) settleListing(ev *Evidence, at uint32, out *Outcome) {
 			v := &ev.voices[j]
 			fresh = fresh && (v.flags&backed == 0 || t.independent(v, w))
 		}
-		ev.confirmed = ev.confirmed || fresh
+		if fresh {
+			return true
+		}
 	}
-	kind := Unconfirmed
-	if ev.confirmed {
-		kind = Confirmed
+	return false
+}
+
+// blame tells of those who got a source listed together with a liar, when
+// nobody else has confirmed it. The listing loses the benefit of standing.
+func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
+	if ev.tainted || ev.confirmed || ev.stand(Network) == nil {
+		return
 	}
+	lied := func(v voice) bool { return v.flags&backed != 0 && t.rating(v.machine).liar }
+	if !slices.ContainsFunc(ev.voices, lied) {
+		return
+	}
+	if t.seenByOthers(ev) {
+		ev.confirmed = true
+		return
+	}
+	ev.tainted = true
 	for i := range ev.voices {
-		if v := &ev.voices[i]; v.flags&backed != 0 {
-			t.event(v, kind, at, 0, out)
+		if v := &ev.voices[i]; v.flags&backed != 0 && !lied(*v) {
+			t.event(v, Company, at, 0, out)
 		}
 	}
 }

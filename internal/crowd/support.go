@@ -18,6 +18,17 @@ type part struct {
 	honeypot     bool
 }
 
+// gather adds all voices of a source; those who speak about a canary are heard
+// by nobody.
+func (c *choir) gather(t *TrustTable, ev *Evidence, at uint32) {
+	if ev.canary {
+		return
+	}
+	for i := range ev.voices {
+		c.add(t, ev, i, at)
+	}
+}
+
 // add adds voice i of ev with what it is worth at a time; what is worth nothing
 // or muted is left out.
 func (c *choir) add(t *TrustTable, ev *Evidence, i int, at uint32) {

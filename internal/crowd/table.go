@@ -61,6 +61,7 @@ type rating struct {
 	clouded bool
 	solo    bool
 	paused  bool
+	liar    bool // or neighbour of one
 }
 
 // prior is a behaviour in the table: factors in thousandths.
@@ -100,8 +101,8 @@ func NewTrustTable(s Snapshot) *TrustTable {
 
 // network sums up the machines of one AS.
 type network struct {
-	active, trusted, struck int
-	stood, fell             float64
+	active, trusted, liars int
+	stood, fell, shared    float64
 }
 
 // rate fills the ratings and counts who is active.
@@ -115,7 +116,7 @@ func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
 		trust := Rate(r, s.At, &t.Parameters)
 		t.ratings[i] = rating{
 			weight: toPoints(float64(trust.Weight)), earned: toPoints(float64(trust.Earned)), rank: trust.Rank,
-			clouded: trust.Clouded, solo: trust.Solo, paused: trust.Paused,
+			clouded: trust.Clouded, solo: trust.Solo, paused: trust.Paused, liar: trust.Liar,
 		}
 		if r.Blocked || r.LastHeard == 0 || r.LastHeard < since {
 			continue
@@ -133,13 +134,14 @@ func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
 		}
 		// Those who had no weight to lose say nothing about their neighbours: else
 		// anybody could cloud an AS with fresh machines.
-		if float64(r.StruckAt) >= t.Parameters.Listing.MinVoice && (r.LastStrike > struckSince || r.HeldUntil > s.At) {
-			n.struck++
-			n.trusted++
+		caught := r.LastStrike > struckSince || r.HeldUntil > s.At
+		if caught && float64(r.StruckAt) >= t.Parameters.Listing.MinVoice && float64(r.StruckFor) >= t.Parameters.Canary.Certain {
+			n.liars++
 		}
 		keep := math.Exp(-max(0, float64(s.At-r.Staked)) / t.Parameters.Suspicion.StakeDecay.Seconds())
 		n.stood += r.Stood * keep
 		n.fell += r.Fell * keep
+		n.shared += r.Shared * keep
 	}
 	for _, trusted := range organisations {
 		t.Population.Organisations++
@@ -202,19 +204,28 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 		stood += networks[as].stood
 		fell += networks[as].fell
 	}
+	var liars []uint32
 	p := &t.Parameters.Suspicion
 	for as, n := range networks {
-		struck := n.struck >= p.StruckMin && float64(n.struck) >= p.StruckShare*float64(n.trusted)
+		lied := n.liars > 0 && float64(n.liars) >= p.StruckShare*float64(n.trusted+n.liars)
+		company := n.shared >= p.CompanyMin && n.shared >= p.CompanyShare*(n.fell+n.shared)
 		usual := (fell - n.fell + 1) / (stood + fell - n.stood - n.fell + 10)
-		alone := n.fell >= p.StakeMin && n.fell/(n.stood+n.fell) > p.StakeRatio*usual
-		if as != 0 && (struck || alone) {
+		all := n.stood + n.fell
+		alone := n.fell >= p.StakeMin && n.fell-usual*all > p.StakeSigmas*math.Sqrt(all*usual*(1-usual))
+		if as != 0 && (lied || company || alone) {
 			t.Clouded = append(t.Clouded, as)
 		}
+		if as != 0 && lied {
+			liars = append(liars, as)
+		}
 	}
+	slices.Sort(liars)
 	slices.Sort(t.Clouded)
 	for i := range t.ratings {
 		if _, in := slices.BinarySearch(t.Clouded, s.Records[i].AS); in && !s.Records[i].Honeypot {
 			t.ratings[i].clouded, t.ratings[i].solo = true, false
+			_, lied := slices.BinarySearch(liars, s.Records[i].AS)
+			t.ratings[i].liar = t.ratings[i].liar || lied
 		}
 	}
 }
@@ -299,42 +310,47 @@ func (t *TrustTable) fillCrowd(networks map[uint32]*network) {
 	}
 }
 
-// lopsided reports whether so many machines come from far fewer AS than chance
-// would have it.
-func (t *TrustTable) lopsided(machines, as int) bool {
+// lopsided reports whether so many machines come from fewer AS than a share of
+// what chance would give.
+func (t *TrustTable) lopsided(machines, as int, share float64) bool {
 	if t.local || t.blind || machines < t.Parameters.Suspicion.LopsidedFrom {
 		return false
 	}
 	expected := t.crowd[min(machines/crowdStep, len(t.crowd)-1)]
-	return float64(as) < t.Parameters.Suspicion.Lopsided*float64(expected)
+	return float64(as) < share*float64(expected)
 }
 
 // Of returns a machine's trust with all that the network makes of it: the help
 // for newcomers and the cloud over its AS.
 func (t *TrustTable) Of(machine uint32) Trust {
 	r := t.rating(machine)
-	return Trust{Rank: r.rank, Weight: r.weight.float(), Clouded: r.clouded, Solo: r.solo, Paused: r.paused}
+	return Trust{Rank: r.rank, Weight: r.weight.float(), Clouded: r.clouded, Solo: r.solo, Paused: r.paused, Liar: r.liar}
 }
 
-// Hold returns a table of a new epoch in which machines have no weight: what
-// follows Held events at once, long before all are rated again.
-func (t *TrustTable) Hold(epoch uint64, machines ...uint32) *TrustTable {
+// Hold returns a table of a new epoch that knows of Held events already: their
+// machines have no weight at once, long before all are rated again.
+func (t *TrustTable) Hold(epoch uint64, events ...TrustEvent) *TrustTable {
 	held := *t
 	held.Epoch = epoch
 	held.ratings = slices.Clone(t.ratings)
-	for _, m := range machines {
-		for int(m) >= len(held.ratings) {
+	for _, e := range events {
+		if e.Kind != Held {
+			continue
+		}
+		for int(e.Machine) >= len(held.ratings) {
 			held.ratings = append(held.ratings, t.unknown)
 		}
-		held.ratings[m] = rating{earned: held.ratings[m].earned, paused: true}
+		r := &held.ratings[e.Machine]
+		*r = rating{earned: r.earned, paused: true, liar: r.liar || float64(e.Amount) >= t.Parameters.Canary.Certain}
 	}
 	return &held
 }
 
-// Fell reports whether a machine lost all its weight since an earlier table:
-// what stands on its word must be judged again.
+// Fell reports whether a machine lost its weight, or came under a cloud, since
+// an earlier table: what stands on its word must be judged again.
 func (t *TrustTable) Fell(before *TrustTable, machine uint32) bool {
-	return t.rating(machine).weight == 0 && before.rating(machine).weight > 0
+	is, was := t.rating(machine), before.rating(machine)
+	return is.weight == 0 && was.weight > 0 || is.clouded && !was.clouded
 }
 
 func (t *TrustTable) rating(machine uint32) *rating {

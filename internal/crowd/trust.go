@@ -15,7 +15,7 @@ const (
 	Confirmed                        // a listing that it supported was confirmed by somebody new
 	Unconfirmed                      // … was not
 	Solo                             // it had a source listed alone
-	Held                             // it reported a canary: no weight until that is judged
+	Held                             // it reported a canary: no weight until that is judged; Amount as in Struck
 	Excused                          // others shot the same canary, or a honeypot saw it
 	Struck                           // the report of the canary was its own doing; Amount = how certain it said it was, up to 1
 	Company                          // others with whom it had a source listed turned out liars
@@ -77,13 +77,15 @@ type Record struct {
 
 	Strikes     int32
 	LastStrike  int64
-	StruckAt    float32 // its weight when it was struck last
+	StruckAt    float32 // its weight when it was held last
+	StruckFor   float32 // how certain it said it was, up to 1
 	HeldUntil   int64
 	PausedUntil int64
 	CloudUntil  int64
 	LastCompany int64
 	LastCleared int64   // last Disproved
 	Stood, Fell float64 // listings that it supported and that were confirmed or not, as of Staked
+	Shared      float64 // of those, with liars, as of Staked
 	Staked      int64
 	SoloDay     int32
 	Solos       int32 // on SoloDay
@@ -120,9 +122,12 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 		}
 		r.Solos++
 	case Held:
+		if trust := Rate(r, e.At, p); !trust.Paused {
+			r.StruckAt, r.StruckFor = trust.Earned, 0
+		}
+		r.StruckFor = max(r.StruckFor, e.Amount)
 		// Twice the time, so that the decision is never late; it ends the hold.
 		r.HeldUntil = max(r.HeldUntil, e.At+2*int64(p.Canary.Hold/time.Second))
-		r.StruckAt = Rate(r, e.At, p).Earned
 	case Excused:
 		r.HeldUntil = 0
 		r.Doubt += p.Canary.ExemptDoubt * late
@@ -130,6 +135,7 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 	case Struck:
 		r.strike(e, p)
 	case Company:
+		r.stake(e, p)
 		if e.At-r.LastCompany >= daySeconds {
 			r.Doubt += p.Suspicion.CompanyDoubt * late
 			r.LastCompany = e.At
@@ -218,7 +224,7 @@ func (r *Record) strike(e TrustEvent, p *Parameters) {
 	r.Strikes++
 	r.LastStrike = e.At
 	r.HeldUntil = 0
-	r.PausedUntil = max(r.PausedUntil, e.At+int64(pause/time.Second))
+	r.PausedUntil = max(r.PausedUntil, e.At+int64(pause.Seconds()*float64(e.Amount)))
 }
 
 // stake notes how a listing that the machine supported went.
@@ -228,14 +234,18 @@ func (r *Record) stake(e TrustEvent, p *Parameters) {
 		keep := math.Exp(-float64(e.At-r.Staked) / p.Suspicion.StakeDecay.Seconds())
 		r.Stood *= keep
 		r.Fell *= keep
+		r.Shared *= keep
 		r.Staked = e.At
 	} else {
 		late = math.Exp(float64(e.At-r.Staked) / p.Suspicion.StakeDecay.Seconds())
 	}
-	if e.Kind == Confirmed {
+	switch e.Kind {
+	case Confirmed:
 		r.Stood += late
-	} else {
+	case Unconfirmed:
 		r.Fell += late
+	default:
+		r.Shared += late
 	}
 }
 
@@ -250,6 +260,7 @@ type Trust struct {
 	Clouded bool    // not above suspicion
 	Solo    bool    // may list alone, today
 	Paused  bool    // held or struck lately: no weight at all
+	Liar    bool    // paused for something that is no mistake, or a neighbour of such a machine
 }
 
 // Rate returns what a machine's word is worth at a time.
@@ -269,6 +280,7 @@ func Rate(r *Record, now int64, p *Parameters) Trust {
 	bound := mean - p.Trust.Sigmas*math.Sqrt(mean*(1-mean)/(a+b+1))
 	t := Trust{Bound: float32(max(bound, 0)), Clouded: now < r.CloudUntil}
 	t.Paused = now < r.HeldUntil || now < r.PausedUntil
+	t.Liar = t.Paused && float64(r.StruckFor) >= p.Canary.Certain
 	if mean < 0.5 {
 		return t
 	}

@@ -159,7 +159,7 @@ func TestStruckASIsUnderACloud(t *testing.T) {
 	}
 	strike := func(r *Record, i *int, most int) {
 		if *i++; *i <= most {
-			r.Apply(TrustEvent{Kind: Held, At: start - hour}, &p)
+			r.Apply(TrustEvent{Kind: Held, At: start - hour, Amount: 1}, &p)
 			r.Apply(TrustEvent{Kind: Struck, At: start, Amount: 1}, &p)
 		}
 	}
