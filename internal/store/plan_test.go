@@ -54,6 +54,34 @@ SEARCH verdicts USING PRIMARY KEY (part=? AND source=?)`},
 SEARCH verdicts USING INDEX verdicts_by_change (changed>?)`},
 		{selectOrdersAfter, `
 SEARCH orders USING INDEX sqlite_autoindex_orders_2 (machine=? AND issued_at>?)`},
+		{selectVerdictHistory, `
+SEARCH verdict_history USING INDEX verdict_history_by_source (source=? AND audience=?)`},
+		{putVerdictHistory, `
+SCAN CONSTANT ROW
+SCALAR SUBQUERY 1
+SEARCH verdicts USING PRIMARY KEY (part=? AND source=? AND audience=?)`},
+		{deleteOldestVerdictHistory, `
+SEARCH verdict_history USING PRIMARY KEY (at=? AND source=? AND audience=?)
+LIST SUBQUERY 2
+SEARCH verdict_history USING PRIMARY KEY (at<?)`},
+		{selectTrust + ` WHERE machine = ?`, `
+SEARCH trust USING INTEGER PRIMARY KEY (rowid=?)`},
+		{selectTrustEvents, `
+SEARCH trust_events USING PRIMARY KEY (machine=? AND at>?)`},
+		{selectMachinesWithEvents, `
+CO-ROUTINE machines
+SETUP
+SEARCH trust_events USING PRIMARY KEY
+RECURSIVE STEP
+SCAN machines
+CORRELATED SCALAR SUBQUERY 2
+SEARCH trust_events USING PRIMARY KEY (machine>?)
+SCAN machines
+SEARCH trust_events EXISTS USING PRIMARY KEY (machine=? AND at<?)`},
+		{deleteOldestTrustEvents, `
+SEARCH trust_events USING PRIMARY KEY (machine=? AND at=? AND kind=? AND behaviour=? AND source=?)
+LIST SUBQUERY 2
+SEARCH trust_events USING PRIMARY KEY (machine=? AND at<?)`},
 		{extendBan, `
 SEARCH bans USING PRIMARY KEY (prefix=?)`},
 		{audit(AuditQuery{Action: "ban.", Subject: "s"}), `

@@ -12,6 +12,7 @@ import (
 
 	"muster"
 	"muster/internal/ratelimit"
+	"muster/internal/store"
 )
 
 // migrator is what an administrator's goose would do with the file at path.
@@ -76,6 +77,62 @@ func TestUpgradeFromTheFirstSchema(t *testing.T) {
 	bans, err := open(t, "sqlite:"+path).Bans(ctx, first)
 	if err != nil || len(bans) != 1 || bans[0] != ban {
 		t.Errorf("expected the ban after another start, got %v, %v", bans, err)
+	}
+}
+
+// What the crowd was not told of machines and verdicts before it kept trust is
+// what it would say of them: no honeypots, and bans.
+func TestUpgradeToTrust(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "muster.db")
+	if _, err := migrator(t, path).UpTo(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	for _, stmt := range []string{
+		`INSERT INTO machines VALUES ('m1', 'active', 'o1', 'web', '[]', '[]', 'v1.7.8', x'03', 1800000000000000, 0, 0)`,
+		`INSERT INTO contacts VALUES ('m1', 0, 0, 0, 0, 0, 0)`,
+		`INSERT INTO verdicts VALUES (3, x'00000000000000000000ffffc000020780', '', 1, 'a/b', 1800000000000000, 1800000000000009, 1800000000000001,
+			'{"machines":3,"organisations":2,"scenarios":["a/b"],"first":1,"last":2,"rule":"three"}')`,
+	} {
+		if _, err := raw(t, path).Exec(stmt); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	db, ctx := open(t, "sqlite:"+path), t.Context()
+	first := time.UnixMicro(1_800_000_000_000_000).UTC()
+	m, err := db.UpdateMachine(ctx, "m1", func(m *muster.Machine) error {
+		if m.Honeypot {
+			t.Error("expected that the machine is no honeypot")
+		}
+		m.Honeypot = true
+		return nil
+	})
+	if err != nil || !m.Honeypot {
+		t.Fatalf("expected a honeypot, got %v, %v", m, err)
+	}
+	listed := muster.Verdict{
+		Source: source(0xc0000207), Listed: true, Remedy: muster.RemedyBan, Scenario: "a/b",
+		Since: first, Until: first.Add(9 * time.Microsecond), Changed: first.Add(time.Microsecond),
+		Reasons: muster.Reasons{Machines: 3, Organisations: 2, Scenarios: []string{"a/b"}, First: 1, Last: 2, Rule: "three"},
+	}
+	sameSource := cmp.Comparer(func(a, b muster.Source) bool { return a == b })
+	v, err := db.Verdict(ctx, muster.Network, listed.Source)
+	if diff := cmp.Diff(listed, v, sameSource); err != nil || diff != "" {
+		t.Fatalf("the verdict: %v %s", err, diff)
+	}
+
+	// It goes on, which is no change, and ends, which is one.
+	goesOn, ended := listed, listed
+	goesOn.Changed = first.Add(time.Second)
+	ended.Changed, ended.Listed = first.Add(time.Minute), false
+	for _, v := range []muster.Verdict{goesOn, ended} {
+		if err := db.Tally(ctx, func(tx *store.TallyTx) error { return tx.PutVerdicts([]uint8{3}, []muster.Verdict{v}) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	history, err := db.VerdictHistory(ctx, listed.Source, muster.Network, 0)
+	if diff := cmp.Diff([]muster.Verdict{ended}, history, sameSource); err != nil || diff != "" {
+		t.Fatalf("the history: %v %s", err, diff)
 	}
 }
 

@@ -47,7 +47,7 @@ func testSecrets(t *testing.T, db *store.DB) {
 func newMachine(id string) muster.Machine {
 	return muster.Machine{
 		ID: id, State: muster.Active, Organisation: "org-1", Name: awkward,
-		Tags: []string{"web", awkward}, Scenarios: []string{"a/b", "c/d"}, Version: "v1.7.8",
+		Tags: []string{"web", awkward}, Honeypot: true, Scenarios: []string{"a/b", "c/d"}, Version: "v1.7.8",
 		Credential: []byte{1, 0, 255}, RegisteredAt: at(0), EnrolledAt: at(1), TokensFrom: at(2),
 		Seen: muster.Contacts{Login: at(3), Pull: at(4), Push: at(5), Metrics: at(6), Poll: at(7), Heartbeat: at(8)},
 	}

@@ -223,8 +223,13 @@ func verdictsOf(t *testing.T, db *store.DB, listedOnly bool) []muster.Verdict {
 func testVerdicts(t *testing.T, db *store.DB) {
 	ctx := t.Context()
 	network := muster.Verdict{
-		Source: sources[2], Listed: true, Scenario: "crowdsecurity/ssh-bf", Since: at(0), Until: at(100), Changed: at(1),
-		Reasons: muster.Reasons{Machines: 3, Organisations: 2, Scenarios: []string{"crowdsecurity/ssh-bf", awkward}, First: 1, Last: 2, Rule: awkward},
+		Source: sources[2], Listed: true, Remedy: muster.RemedyCaptcha, Scenario: "crowdsecurity/ssh-bf", Since: at(0), Until: at(100), Changed: at(1),
+		Reasons: muster.Reasons{
+			Machines: 3, Organisations: 2, Scenarios: []string{"crowdsecurity/ssh-bf", awkward}, First: 1, Last: 2, Rule: awkward,
+			Basis: "crowd", Never: awkward, Local: true, Shared: true, Probation: true, Support: 4.2, Threshold: 7.5, Diversity: 1.1,
+			Independent: 3, Needed: 2, Bands: [6]int{0, 1, 2, 3, 4, 1 << 20}, Honeypots: 1, Confirmed: true, Convictions: 255,
+			Reports: []int{65_535, 1}, Epoch: 1 << 40, Parameters: 1,
+		},
 	}
 	fleet := network
 	fleet.Audience, fleet.Until = "org-1", at(50)
