@@ -61,11 +61,6 @@ func say(records []Record, machine uint32, behaviour uint16, hours float64) Repo
 	}
 }
 
-// heldFor is the event that follows when a machine reports a canary and is sure.
-func heldFor(machine uint32) TrustEvent {
-	return TrustEvent{Kind: Held, Machine: machine, At: start, Amount: 1}
-}
-
 // story folds reports one after the other and judges after each.
 type story struct {
 	table *TrustTable
@@ -311,30 +306,32 @@ func TestStrikeTakesBackEarlierVoices(t *testing.T) {
 	w := matureWorld()
 	w[9].Tenure = 20 // of little weight
 	before := tableOf(start, w)
+	p := Default()
+	after := func(amount float32) *TrustTable {
+		w := slices.Clone(w)
+		w[1].Apply(TrustEvent{Kind: Held, Machine: 1, At: start, Amount: amount}, &p)
+		return tableOf(start+hour, w)
+	}
+	erred, lied := after(0.5), after(1)
 	v := func(m uint32) Report { return say(w, m, brute, 0) }
-	held := TrustEvent{Kind: Held, Machine: 1, At: start}
-	lied := heldFor(1)
 	for _, c := range []struct {
 		name    string
 		reports []Report
-		held    TrustEvent
+		table   *TrustTable
 		listed  bool
 		company []uint32
 	}{
 		{"of two voices one lied", []Report{v(1), v(2)}, lied, false, []uint32{2}},
-		{"of two voices one erred: the other is enough for a listing that stands", []Report{v(1), v(2)}, held, true, nil},
-		{"of two voices one erred, and little is left", []Report{v(1), v(9), say(w, 9, probing, 0)}, held, false, nil},
+		{"of two voices one erred: the other is enough for a listing that stands", []Report{v(1), v(2)}, erred, true, nil},
+		{"of two voices one erred, and little is left", []Report{v(1), v(9)}, erred, false, nil},
 		{"another confirmed it before", []Report{v(1), v(2), v(3)}, lied, true, nil},
-		{"somebody else did", []Report{v(3), v(2)}, lied, true, nil},
+		{"it was listed without the liar", []Report{v(3), v(2)}, lied, true, nil},
 	} {
 		s := &story{table: before}
 		if !s.hear(c.reports...).listed() {
 			t.Fatalf("%s: not listed at first", c.name)
 		}
-		s.table = before.Hold(2, c.held)
-		if !s.table.Fell(before, 1) || s.table.Fell(before, 2) {
-			t.Error("Fell must tell which machine lost its weight")
-		}
+		s.table = c.table
 		s.out.Reset()
 		s.judge(1)
 		if s.listed() != c.listed || !slices.Equal(s.events(Company), c.company) {
@@ -343,6 +340,10 @@ func TestStrikeTakesBackEarlierVoices(t *testing.T) {
 		if !c.listed && s.out.Verdicts[0].Reasons.Rule != Unsupported {
 			t.Errorf("%s: %+v", c.name, s.out.Verdicts)
 		}
+	}
+	held := before.Hold(2, 1)
+	if !held.Fell(before, 1) || held.Fell(before, 2) || held.Of(1).Weight != 0 {
+		t.Error("Hold must take a machine's weight at once, and Fell tell which")
 	}
 }
 

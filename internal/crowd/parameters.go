@@ -109,6 +109,10 @@ type Suspicion struct {
 	Lopsided      float64       // a crowd from less than this share of the AS that chance would give is lopsided …
 	LopsidedFrom  int           // … from so many machines on …
 	LopsidedHold  time.Duration // … and must wait so long
+	Ring          float64       // a crowd from less than this share of the AS that chance would give is a ring …
+	RingFrom      int           // … from so many machines on: all come under a cloud, and those that were …
+	RingPause     time.Duration // … lose all weight for that long
+	RingDoubt     float64       // and that to b
 }
 
 // Small says what is different while few have earned any trust. Newcomers then
@@ -174,9 +178,10 @@ func Default() Parameters {
 		},
 		Suspicion: Suspicion{
 			Cloud: 7 * day, CompanyDoubt: 0.5,
-			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 2, CompanyShare: 0.05,
+			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanyShare: 0.05,
 			ConfirmWithin: day, StakeDecay: 7 * day, StakeSigmas: 3, StakeMin: 5,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
+			Ring: 0.35, RingFrom: 48, RingPause: 7 * day, RingDoubt: 2,
 		},
 		Small: Small{
 			Size: 10, Need: 2, Growth: 3, NeedMax: 6, Margin: 1.2,

@@ -1,9 +1,6 @@
 package crowd
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // settle judges the reports of a source that have become old enough: others saw
 // it meanwhile, or did not.
@@ -24,6 +21,7 @@ func (t *TrustTable) settle(ev *Evidence, at uint32, f Facts, out *Outcome) {
 		}
 	}
 	t.blame(ev, at, out)
+	t.expose(ev, at, out)
 	if ev.confirmBy > 0 && at >= ev.confirmBy {
 		t.settleListing(ev, at, out)
 	}
@@ -199,8 +197,16 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 	if ev.tainted || ev.confirmed || ev.stand(Network) == nil {
 		return
 	}
-	lied := func(v voice) bool { return v.flags&backed != 0 && t.rating(v.machine).liar }
-	if !slices.ContainsFunc(ev.voices, lied) {
+	backers, liars := 0, 0
+	for i := range ev.voices {
+		if v := &ev.voices[i]; v.flags&backed != 0 {
+			backers++
+			if t.rating(v.machine).liar {
+				liars++
+			}
+		}
+	}
+	if liars == 0 {
 		return
 	}
 	if t.seenByOthers(ev) {
@@ -209,9 +215,39 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 	}
 	ev.tainted = true
 	for i := range ev.voices {
-		if v := &ev.voices[i]; v.flags&backed != 0 && !lied(*v) {
+		v := &ev.voices[i]
+		switch liar := t.rating(v.machine).liar; {
+		case v.flags&backed == 0:
+		case !liar:
 			t.event(v, Company, at, 0, out)
+		case liars == backers && backers > 1 && !t.rating(v.machine).paused:
+			t.event(v, Colluded, at, 0, out)
 		}
+	}
+}
+
+// expose finds rings: crowds so large that they should come from everywhere,
+// and come from a few AS. One AS alone is no ring but something local.
+func (t *TrustTable) expose(ev *Evidence, at uint32, out *Outcome) {
+	if !ev.crowded || ev.confirmed || ev.canary {
+		return
+	}
+	machines, networks := t.size(ev, nil)
+	if machines < t.Parameters.Suspicion.RingFrom || networks < 3 || !t.lopsided(machines, networks, t.Parameters.Suspicion.Ring) {
+		return
+	}
+	ev.tainted = true
+	for i := range ev.voices {
+		v := &ev.voices[i]
+		if v.counted == 0 || v.flags&(shot|honeypot) != 0 || t.worth(v) < t.minVoice {
+			continue
+		}
+		v.flags |= shot | settled
+		kind := Company
+		if t.rating(v.machine).clouded {
+			kind = Colluded
+		}
+		t.event(v, kind, at, 0, out)
 	}
 }
 

@@ -327,21 +327,18 @@ func (t *TrustTable) Of(machine uint32) Trust {
 	return Trust{Rank: r.rank, Weight: r.weight.float(), Clouded: r.clouded, Solo: r.solo, Paused: r.paused, Liar: r.liar}
 }
 
-// Hold returns a table of a new epoch that knows of Held events already: their
-// machines have no weight at once, long before all are rated again.
-func (t *TrustTable) Hold(epoch uint64, events ...TrustEvent) *TrustTable {
+// Hold returns a table of a new epoch in which machines have no weight: what
+// follows Held and Colluded events at once, before all are rated again.
+func (t *TrustTable) Hold(epoch uint64, machines ...uint32) *TrustTable {
 	held := *t
 	held.Epoch = epoch
 	held.ratings = slices.Clone(t.ratings)
-	for _, e := range events {
-		if e.Kind != Held {
-			continue
-		}
-		for int(e.Machine) >= len(held.ratings) {
+	for _, m := range machines {
+		for int(m) >= len(held.ratings) {
 			held.ratings = append(held.ratings, t.unknown)
 		}
-		r := &held.ratings[e.Machine]
-		*r = rating{earned: r.earned, paused: true, liar: r.liar || float64(e.Amount) >= t.Parameters.Canary.Certain}
+		r := &held.ratings[m]
+		r.weight, r.rank, r.solo, r.paused = 0, 0, false, true
 	}
 	return &held
 }

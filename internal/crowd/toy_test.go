@@ -244,18 +244,17 @@ func (y *toy) judge(n int, at int64, events []TrustEvent, due map[int64][]int) [
 			due[d] = append(due[d], n)
 		}
 	}
-	var held []TrustEvent
+	var held []uint32
 	for _, e := range out.Events {
-		if e.Kind == Held {
-			held = append(held, e)
+		if e.Kind == Held || e.Kind == Colluded {
+			held = append(held, e.Machine)
 		}
 	}
 	if len(held) > 0 {
 		before := y.table
 		y.epoch++
 		y.table = before.Hold(y.epoch, held...)
-		for _, e := range held {
-			m := e.Machine
+		for _, m := range held {
 			if y.lied[m] > 0 && y.fell[m] == 0 {
 				y.fell[m] = at
 			}

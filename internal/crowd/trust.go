@@ -18,13 +18,14 @@ const (
 	Held                             // it reported a canary: no weight until that is judged; Amount as in Struck
 	Excused                          // others shot the same canary, or a honeypot saw it
 	Struck                           // the report of the canary was its own doing; Amount = how certain it said it was, up to 1
-	Company                          // others with whom it had a source listed turned out liars
+	Company                          // others with whom it had a source listed turned out liars, or a ring
+	Colluded                         // it is of a ring: under a cloud, it speaks with others like it and nobody else
 	Disproved                        // a source that it alone or mainly had listed was cleared, and stayed quiet; Amount = its share
 	Twitched                         // Behaviour (not Machine) shot a canary, excused
 )
 
 func (k EventKind) String() string {
-	names := [...]string{"none", "validated", "confirmed", "unconfirmed", "solo", "held", "excused", "struck", "company", "disproved", "twitched"}
+	names := [...]string{"none", "validated", "confirmed", "unconfirmed", "solo", "held", "excused", "struck", "company", "colluded", "disproved", "twitched"}
 	return names[min(int(k), len(names)-1)]
 }
 
@@ -141,6 +142,9 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 			r.LastCompany = e.At
 		}
 		r.CloudUntil = max(r.CloudUntil, e.At+int64(p.Suspicion.Cloud/time.Second))
+	case Colluded:
+		r.Doubt += p.Suspicion.RingDoubt * late
+		r.PausedUntil = max(r.PausedUntil, e.At+int64(p.Suspicion.RingPause/time.Second))
 	case Disproved:
 		// Once a day: an attacker who gives up many addresses must not ruin those
 		// who reported them.
