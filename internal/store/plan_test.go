@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"muster"
 )
 
 // The queries that run often, or over tables that grow without end, must not
@@ -18,6 +20,7 @@ func TestPlans(t *testing.T) {
 	}
 	defer db.Close()
 	alerts := func(q AlertQuery) string { query, _ := q.sql(); return query }
+	unbans := func(q muster.UnbanQuery) string { query, _ := unbansSQL(q); return query }
 	audit := func(q AuditQuery) string { query, _ := q.sql(); return query }
 	since, after := time.Unix(1, 0), AlertCursor{At: time.Unix(2, 0)}
 	for _, tt := range []struct {
@@ -92,6 +95,25 @@ SEARCH audit USING INDEX sqlite_autoindex_audit_1 (id<?)`},
 SEARCH audit USING COVERING INDEX sqlite_autoindex_audit_1 (id=?)
 LIST SUBQUERY 1
 SEARCH audit USING INDEX audit_by_time (at<?)`},
+		{selectOpenUnban, `
+SEARCH unbans USING INDEX unbans_open (source=?)`},
+		{selectUnbanRounds, `
+SEARCH unbans USING INDEX unbans_by_line (line=? AND decided>?)
+USE TEMP B-TREE FOR LAST TERM OF ORDER BY`},
+		{countUnbansNetwork, `
+SEARCH unbans USING COVERING INDEX unbans_granted_by_network (network=? AND decided>?)`},
+		{countUnbansAsker, `
+SEARCH unbans USING COVERING INDEX unbans_by_asker (asker=? AND requested>?)`},
+		{countUnbansGranted, `
+SEARCH unbans USING COVERING INDEX unbans_granted (decided>?)`},
+		{countUnbansWaiting, `
+SCAN unbans USING COVERING INDEX unbans_open`},
+		{unbans(muster.UnbanQuery{Untold: true}), `
+SCAN unbans USING INDEX unbans_untold`},
+		{listedAmong(2), `
+SEARCH verdicts USING PRIMARY KEY (part=? AND source=? AND audience=?)
+LIST SUBQUERY 4
+SCAN 2-ROW VALUES CLAUSE`},
 	} {
 		if plan := explainPlan(t, db.reader, tt.query); plan != tt.plan {
 			t.Errorf("%s\nexpected the plan:%s\ngot:%s", tt.query, tt.plan, plan)

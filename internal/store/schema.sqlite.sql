@@ -237,6 +237,39 @@ CREATE TABLE trust_events (
   PRIMARY KEY (machine, at, kind, behaviour, source)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE unbans (
+  id          TEXT NOT NULL PRIMARY KEY,
+  source      BLOB NOT NULL,
+  address     BLOB NOT NULL,
+  requester   BLOB NOT NULL,
+  line        BLOB NOT NULL,
+  network     BLOB NOT NULL,
+  asker       BLOB NOT NULL,
+  contact     TEXT NOT NULL,
+  message     TEXT NOT NULL,
+  proof       TEXT NOT NULL,
+  state       TEXT NOT NULL,
+  requested   INTEGER NOT NULL,
+  decided     INTEGER NOT NULL,
+  by          TEXT NOT NULL,
+  reason      TEXT NOT NULL,
+  round       INTEGER NOT NULL,
+  grace_until INTEGER NOT NULL,
+  delivered   INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX unbans_by_asker ON unbans (asker, requested);
+
+CREATE INDEX unbans_by_line ON unbans (line, decided);
+
+CREATE INDEX unbans_granted ON unbans (decided) WHERE state = 'granted';
+
+CREATE INDEX unbans_granted_by_network ON unbans (network, decided) WHERE state = 'granted';
+
+CREATE UNIQUE INDEX unbans_open ON unbans (source) WHERE state = 'waiting';
+
+CREATE INDEX unbans_untold ON unbans (id) WHERE state = 'granted' AND delivered = 0;
+
 CREATE TABLE users (
   id            TEXT NOT NULL PRIMARY KEY,
   name          TEXT NOT NULL UNIQUE,

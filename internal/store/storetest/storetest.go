@@ -61,6 +61,10 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"a failed transaction":            testRollback,
 		"readers beside a writer":         testReadersBesideWriter,
 		"contexts":                        testContexts,
+		"unban requests":                  testUnbans,
+		"unban requests before":           testUnbanHistory,
+		"unban requests one by one":       testUnbansOneByOne,
+		"the narrowest listed":            testNarrowestListed,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -112,10 +116,11 @@ func must[T any](v T, err error) func(*testing.T) T {
 func equal[T any](t *testing.T, what string, got, want T) {
 	t.Helper()
 	sameSource := cmp.Comparer(func(a, b muster.Source) bool { return a == b })
+	sameAddr := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	samePrefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	// Times must come back as UTC too, so that they print alike everywhere.
 	sameTime := cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) && a.Location() == b.Location() })
-	if diff := cmp.Diff(want, got, sameSource, samePrefix, sameTime); diff != "" {
+	if diff := cmp.Diff(want, got, sameSource, sameAddr, samePrefix, sameTime); diff != "" {
 		t.Fatalf("%s: want -, got +:\n%s", what, diff)
 	}
 }
