@@ -219,7 +219,7 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		switch liar := t.rating(v.machine).liar; {
 		case v.flags&backed == 0:
 		case !liar:
-			t.event(v, Company, at, 0, out)
+			t.event(v, Company, at, t.companySays, out)
 		case liars == backers && backers > 1 && !t.rating(v.machine).paused:
 			t.event(v, Colluded, at, 0, out)
 		}
@@ -247,7 +247,7 @@ func (t *TrustTable) expose(ev *Evidence, at uint32, out *Outcome) {
 		if t.rating(v.machine).clouded {
 			kind = Colluded
 		}
-		t.event(v, kind, at, 0, out)
+		t.event(v, kind, at, 1, out)
 	}
 }
 

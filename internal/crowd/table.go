@@ -46,7 +46,10 @@ type TrustTable struct {
 	step     uint32
 	inPrefix [MaxVoices + 1]points // share of the n-th best of a prefix
 	inAS     [MaxVoices + 1]points
-	crowd    []int // how many AS chance gives for 8, 16, 24 … machines
+	// companySays is what bad company is worth as evidence: much when liars are
+	// few, nothing when everybody must have met one.
+	companySays float32
+	crowd       []int // how many AS chance gives for 8, 16, 24 … machines
 
 	threshold, lowest, minVoice, honeypot, solo, corroboration points
 
@@ -220,6 +223,11 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 		}
 	}
 	slices.Sort(liars)
+	neighbours := 0
+	for _, as := range liars {
+		neighbours += networks[as].active
+	}
+	t.companySays = float32(max(0, 1-p.CompanyFades*float64(neighbours)/float64(max(t.Population.Machines, 1))))
 	slices.Sort(t.Clouded)
 	for i := range t.ratings {
 		if _, in := slices.BinarySearch(t.Clouded, s.Records[i].AS); in && !s.Records[i].Honeypot {

@@ -65,7 +65,7 @@ func TestHonestMachinesSurviveTrustBombing(t *testing.T) {
 	before := Rate(&r, start, &p)
 	for i := range 100 { // Sybils put it in bad company, and unban what it reported
 		at := start + int64(i)*hour
-		r.Apply(TrustEvent{Kind: Company, Machine: 1, At: at}, &p)
+		r.Apply(TrustEvent{Kind: Company, Machine: 1, At: at, Amount: 1}, &p)
 		r.Apply(TrustEvent{Kind: Disproved, Machine: 1, At: at, Amount: 0.5}, &p)
 		r.Apply(TrustEvent{Kind: Unconfirmed, Machine: 1, At: at}, &p)
 	}
