@@ -41,8 +41,8 @@ type Canary struct {
 // registries by one wrong digit. Large holders have a /8 of IPv4, none more than
 // a /16 of IPv6.
 const (
-	minCanaryBits4 = 8
-	minCanaryBits6 = 16
+	MinCanaryBits4 = 8
+	MinCanaryBits6 = 16
 )
 
 // NewCanary reads an address, a range (198.51.100.0/24), an AS number (AS64496)
@@ -72,8 +72,8 @@ func NewCanary(origin, value string) (Canary, error) {
 			return Canary{}, Errorf(Invalid, "expected an address, a range like 198.51.100.0/24, an AS like AS64496 or a name like *.example.org, got %q", clip(value))
 		}
 		p := source.Prefix()
-		if p.Addr().Is4() && p.Bits() < minCanaryBits4 || p.Addr().Is6() && p.Bits() < minCanaryBits6 {
-			return Canary{}, Errorf(Invalid, "%s is too wide: expected /%d or narrower, IPv6 /%d", source, minCanaryBits4, minCanaryBits6)
+		if p.Addr().Is4() && p.Bits() < MinCanaryBits4 || p.Addr().Is6() && p.Bits() < MinCanaryBits6 {
+			return Canary{}, Errorf(Invalid, "%s is too wide: expected /%d or narrower, IPv6 /%d", source, MinCanaryBits4, MinCanaryBits6)
 		}
 		for _, r := range reserved {
 			if r.Bits() <= p.Bits() && r.Contains(p.Addr()) {

@@ -7,7 +7,7 @@ import (
 	"muster"
 )
 
-// MaxCanaries is how many canaries can be kept: compiled they take about 100
+// MaxCanaries is how many canaries can be kept: compiled they take about 200
 // bytes each in every node's memory.
 const MaxCanaries = 500_000
 
