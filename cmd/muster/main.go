@@ -19,16 +19,17 @@ import (
 type cli struct {
 	globals
 
-	Serve   serveCmd   `cmd:"" help:"Run the Central API and its console: the default product, in one process."`
-	Join    joinCmd    `cmd:"" help:"Connect the engine on this machine to a Muster."`
-	Leave   leaveCmd   `cmd:"" help:"Give the engine on this machine its old Central API back."`
-	Doctor  doctorCmd  `cmd:"" help:"Say what is wrong with the engine and the Muster on this machine: bans, restart loops, clocks."`
-	Admin   adminCmd   `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
-	Order   orderCmd   `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
-	Bench   benchCmd   `cmd:"" help:"Measure a server with simulated engines."`
-	Replay  replayCmd  `cmd:"" help:"Replay recorded attacks and measure what lists would have stopped."`
-	Config  configCmd  `cmd:"" name:"config" help:"Check or print the configuration."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve    serveCmd    `cmd:"" help:"Run the Central API and its console: the default product, in one process."`
+	Join     joinCmd     `cmd:"" help:"Connect the engine on this machine to a Muster."`
+	Leave    leaveCmd    `cmd:"" help:"Give the engine on this machine its old Central API back."`
+	Doctor   doctorCmd   `cmd:"" help:"Say what is wrong with the engine and the Muster on this machine: bans, restart loops, clocks."`
+	Admin    adminCmd    `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
+	Order    orderCmd    `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
+	Bench    benchCmd    `cmd:"" help:"Measure a server with simulated engines."`
+	Replay   replayCmd   `cmd:"" help:"Replay recorded attacks and measure what lists would have stopped."`
+	Simulate simulateCmd `cmd:"" help:"Measure how the network judges, in simulated worlds with adversaries."`
+	Config   configCmd   `cmd:"" name:"config" help:"Check or print the configuration."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 type serveCmd struct{}
