@@ -160,24 +160,6 @@ func BenchmarkPutEvidence(b *testing.B) {
 	}
 }
 
-func BenchmarkPutVerdicts(b *testing.B) {
-	db, r := openBench(b), rand.New(rand.NewPCG(1, 2))
-	parts, batch := make([]uint8, transaction), make([]muster.Verdict, transaction)
-	moment := time.Unix(1_800_000_000, 0)
-	measure(b, transaction, func() error {
-		moment = moment.Add(time.Second)
-		for i := range batch {
-			n := r.Uint32N(100_000)
-			parts[i] = uint8(n % muster.Partitions)
-			batch[i] = muster.Verdict{
-				Source: scattered(n), Listed: true, Scenario: "crowdsecurity/ssh-bf", Since: moment, Until: moment, Changed: moment,
-				Reasons: muster.Reasons{Machines: 5, Organisations: 4, Scenarios: []string{"crowdsecurity/ssh-bf"}, First: 1_800_000_000, Last: 1_800_000_000, Rule: "3 machines of 2 organisations within 24 h"},
-			}
-		}
-		return db.Tally(b.Context(), func(tx *store.TallyTx) error { return tx.PutVerdicts(parts, batch) })
-	})
-}
-
 func BenchmarkTouchMachines(b *testing.B) {
 	db := openBench(b)
 	touches := make([]muster.MachineTouch, transaction)
