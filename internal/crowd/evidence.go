@@ -113,9 +113,12 @@ func (t *TrustTable) speak(ev *Evidence, i int, r Report, at uint32) {
 		v.flags |= honeypot
 	}
 	again := v.counted > ev.unbanned && at < v.counted+t.validateAfter
-	if !again || t.static(r.Behaviour) > t.static(v.behaviour) ||
-		t.static(r.Behaviour) == t.static(v.behaviour) && r.Behaviour < v.behaviour {
-		v.behaviour = r.Behaviour
+	is, was := t.static(r.Behaviour), t.static(v.behaviour)
+	if v.flags&honeypot != 0 {
+		is, was = t.prior(r.Behaviour).trap, t.prior(v.behaviour).trap
+	}
+	if !again || is > was || is == was && r.Behaviour < v.behaviour {
+		v.behaviour = r.Behaviour // what it said with most certainty
 	}
 	switch {
 	case !again: // the first, or the first after an unban or a long silence

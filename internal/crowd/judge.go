@@ -203,7 +203,8 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 	}
 	d.threshold = points(float64(t.threshold) * factor)
 	st := ev.stand(Network)
-	d.until = t.lasts(ev, c, t.expiryOf(ev, f, st != nil))
+	expiry := t.expiryOf(ev, f, st != nil)
+	d.until = t.lasts(ev, c, expiry)
 	switch {
 	case f.Canary:
 		d.rule = IsCanary
@@ -211,11 +212,11 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 	case f.Never != "":
 		d.rule = Never
 		return d
-	case at >= d.until:
-		return d
+	case at >= d.until, st == nil && expiry > t.expiry && at >= d.until-expiry+t.expiry:
+		return d // what was convicted before is listed longer, but not again for the same reports
 	}
 	d.rule = t.crowdRule(ev, at, c, d)
-	if d.rule == Undecided || d.rule == Suspicious {
+	if d.rule == Undecided {
 		if solo := t.topRank(ev, c, factor); solo >= 0 {
 			d.rule, d.solo = ByTopRank, solo
 		}
@@ -232,7 +233,7 @@ func (t *TrustTable) crowdRule(ev *Evidence, at uint32, c *choir, d decision) Ru
 		return Undecided
 	}
 	if d.independent < d.needed {
-		if c.groups(t, false) >= d.needed {
+		if c.groups(t, false) > d.independent {
 			return Suspicious
 		}
 		return Undecided
@@ -263,6 +264,11 @@ func (t *TrustTable) size(ev *Evidence, c *choir) (machines, networks int) {
 func (t *TrustTable) topRank(ev *Evidence, c *choir, factor float64) int {
 	if factor > 1 {
 		return -1
+	}
+	for i := range c.parts[:c.n] {
+		if !c.parts[i].clear {
+			return -1
+		}
 	}
 	for i := range c.parts[:c.n] {
 		m := &c.parts[i]

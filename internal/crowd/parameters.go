@@ -103,6 +103,7 @@ type Suspicion struct {
 	CompanyMin    float64       // an AS that had so many sources listed with liars is clouded …
 	CompanyShare  float64       // … when they are this share of all that nobody else confirmed
 	CompanyFades  float64       // bad company says nothing when one in so many machines is a liar's neighbour
+	Chance        float64       // under which liars among the voices of a source are a gang
 	ConfirmWithin time.Duration // after a listing, for somebody new to see the source too
 	StakeDecay    time.Duration // of the account of listings that were confirmed or not
 	StakeSigmas   float64       // an AS with so many standard deviations more unconfirmed listings than others is clouded …
@@ -179,7 +180,7 @@ func Default() Parameters {
 		},
 		Suspicion: Suspicion{
 			Cloud: 7 * day, CompanyDoubt: 0.5,
-			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanyShare: 0.05, CompanyFades: 3,
+			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanyShare: 0.05, CompanyFades: 3, Chance: 0.01,
 			ConfirmWithin: day, StakeDecay: 7 * day, StakeSigmas: 3, StakeMin: 5,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
 			Ring: 0.35, RingFrom: 48, RingPause: 7 * day, RingDoubt: 2,

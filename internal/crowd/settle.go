@@ -1,6 +1,9 @@
 package crowd
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // settle judges the reports of a source that have become old enough: others saw
 // it meanwhile, or did not.
@@ -191,39 +194,69 @@ func (t *TrustTable) seenByOthers(ev *Evidence) bool {
 	return false
 }
 
-// blame tells of those who got a source listed together with a liar, when
-// nobody else has confirmed it. The listing loses the benefit of standing.
+// blame tells of those who got a source listed together with liars: with any,
+// when nobody else has confirmed it, and with more than chance explains in any
+// case. The listing loses the benefit of standing.
 func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
-	if ev.tainted || ev.confirmed || ev.stand(Network) == nil {
+	if ev.tainted || ev.stand(Network) == nil {
 		return
 	}
-	backers, liars := 0, 0
+	backers, backing, voices, liars := 0, 0, 0, 0
 	for i := range ev.voices {
-		if v := &ev.voices[i]; v.flags&backed != 0 {
+		v := &ev.voices[i]
+		r := t.rating(v.machine)
+		if v.counted == 0 || v.flags&honeypot != 0 || r.earned < t.minVoice {
+			continue
+		}
+		voices++
+		if v.flags&backed != 0 {
 			backers++
-			if t.rating(v.machine).liar {
-				liars++
+		}
+		if r.liar {
+			liars++
+			if v.flags&backed != 0 {
+				backing++
 			}
 		}
 	}
 	if liars == 0 {
 		return
 	}
-	if t.seenByOthers(ev) {
+	gang := binomialTail(voices, liars, t.liars) < t.Parameters.Suspicion.Chance
+	if !gang && (ev.confirmed || backing == 0) {
+		return
+	}
+	if !gang && t.seenByOthers(ev) {
 		ev.confirmed = true
 		return
 	}
-	ev.tainted = true
+	ev.tainted, ev.confirmed = true, false
 	for i := range ev.voices {
 		v := &ev.voices[i]
-		switch liar := t.rating(v.machine).liar; {
-		case v.flags&backed == 0:
-		case !liar:
+		r := t.rating(v.machine)
+		switch {
+		case v.counted == 0 || r.earned < t.minVoice || !gang && v.flags&backed == 0:
+		case !r.liar && gang:
+			t.event(v, Company, at, 1, out)
+		case !r.liar:
 			t.event(v, Company, at, t.companySays, out)
-		case liars == backers && backers > 1 && !t.rating(v.machine).paused:
+		case backing == backers && backers > 1 && !r.paused:
 			t.event(v, Colluded, at, 0, out)
 		}
 	}
+}
+
+// binomialTail is the probability that of n at least k are picked, each with
+// probability p.
+func binomialTail(n, k int, p float64) float64 {
+	term, tail := math.Pow(1-p, float64(n)), 0.0
+	for i := 0; i <= n; i++ {
+		if i >= k {
+			tail += term
+		}
+		term *= float64(n-i) / float64(i+1) * p / max(1-p, 1e-9)
+	}
+	return tail
 }
 
 // expose finds rings: crowds so large that they should come from everywhere,

@@ -49,7 +49,8 @@ type TrustTable struct {
 	// companySays is what bad company is worth as evidence: much when liars are
 	// few, nothing when everybody must have met one.
 	companySays float32
-	crowd       []int // how many AS chance gives for 8, 16, 24 … machines
+	liars       float64 // share of machines that are liars or their neighbours
+	crowd       []int   // how many AS chance gives for 8, 16, 24 … machines
 
 	threshold, lowest, minVoice, honeypot, solo, corroboration points
 
@@ -227,7 +228,8 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 	for _, as := range liars {
 		neighbours += networks[as].active
 	}
-	t.companySays = float32(max(0, 1-p.CompanyFades*float64(neighbours)/float64(max(t.Population.Machines, 1))))
+	t.liars = float64(neighbours) / float64(max(t.Population.Machines, 1))
+	t.companySays = float32(max(0, 1-p.CompanyFades*t.liars))
 	slices.Sort(t.Clouded)
 	for i := range t.ratings {
 		if _, in := slices.BinarySearch(t.Clouded, s.Records[i].AS); in && !s.Records[i].Honeypot {

@@ -31,6 +31,7 @@ type toy struct {
 	log     []toyReport
 	lied    map[uint32]int64 // when a sleeper lied first
 	clouds  []int
+	enemy   map[uint32]bool
 	fell    map[uint32]int64 // when it was of rank 0 first after that
 }
 
@@ -98,6 +99,10 @@ func (y *toy) populate() {
 		return 1
 	}
 	hostile := y.rand.Perm(y.networks)[:y.hostile]
+	y.enemy = map[uint32]bool{}
+	for _, as := range hostile {
+		y.enemy[uint32(as+1)] = true
+	}
 	y.records = make([]Record, 1, 1+y.honest+y.sleepers+y.honeypots)
 	for i := range y.honest + y.sleepers + y.honeypots {
 		as := pick()
@@ -299,7 +304,13 @@ func (y *toy) apply(events []TrustEvent) {
 // watch notes which liars have been found out.
 func (y *toy) watch(at int64) {
 	if (at-start)%daySeconds == 0 && at > start+int64(y.warm)*daySeconds {
-		y.clouds = append(y.clouds, len(y.table.Clouded))
+		ours := 0
+		for _, as := range y.table.Clouded {
+			if y.enemy[as] {
+				ours++
+			}
+		}
+		y.clouds = append(y.clouds, ours, len(y.table.Clouded)-ours)
 	}
 	for m := range y.lied {
 		if y.fell[m] == 0 && y.table.Of(m).Rank == 0 {

@@ -15,12 +15,10 @@ func TestTune(t *testing.T) {
 		name string
 		set  func(y *toy)
 	}{
-		{"no attack", func(y *toy) { y.victims = 0 }},
 		{"3", func(y *toy) {}},
+		{"3 .003", func(y *toy) { y.parameters.Suspicion.Chance = 0.003 }},
 		{"8", func(y *toy) { y.liars = 8 }},
-		{"50", func(y *toy) { y.liars = 50 }},
-		{"all", func(y *toy) { y.liars = 430 }},
-		{"all, 5 AS", func(y *toy) { y.liars = 430; y.hostile = 5 }},
+		{"8 .003", func(y *toy) { y.liars = 8; y.parameters.Suspicion.Chance = 0.003 }},
 	} {
 		for seed := range uint64(2) {
 			y := base
