@@ -37,6 +37,14 @@ type Canary struct {
 	By        string // user, "" for Muster itself
 }
 
+// CanaryQuery selects canaries; zero fields select all.
+type CanaryQuery struct {
+	Origin string // exactly this one
+	Search string // part of the value, the origin or the reason; ASCII letters match in either case
+	After  string // the last id of the page before
+	Limit  int    // 1 to 1,000; anything else means 1,000
+}
+
 // The widest ranges that can be canaries: a wider one would blind whole
 // registries by one wrong digit. Large holders have a /8 of IPv4, none more than
 // a /16 of IPv6.

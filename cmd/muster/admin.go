@@ -45,6 +45,13 @@ type adminCmd struct {
 		List   allowListCmd   `cmd:"" help:"List the allowlist."`
 		Remove allowRemoveCmd `cmd:"" help:"Take an entry off the allowlist."`
 	} `cmd:"" help:"The allowlist: sources that are never published."`
+	Canary struct {
+		List   canaryListCmd   `cmd:"" help:"List what is known to be good."`
+		Add    canaryAddCmd    `cmd:"" help:"Never publish these, and judge who reports them."`
+		Remove canaryRemoveCmd `cmd:"" help:"Take a canary back."`
+		Import canaryImportCmd `cmd:"" help:"Take canaries from a MISP warning list or another file."`
+		Drop   canaryDropCmd   `cmd:"" help:"Take back all canaries of an origin."`
+	} `cmd:"" help:"Canaries: what is known to be good; whoever reports it loses trust."`
 	Ban struct {
 		List banListCmd `cmd:"" help:"List the bans in force."`
 		Show banShowCmd `cmd:"" help:"Say why an address is banned, and for how long."`

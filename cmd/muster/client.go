@@ -77,6 +77,11 @@ func (c *client) call(method, path string, in, out any) error {
 		}
 		body = bytes.NewReader(b)
 	}
+	return c.send(method, path, body, out)
+}
+
+// send sends body as it is (nil for none) and reads the answer into out.
+func (c *client) send(method, path string, body io.Reader, out any) error {
 	req, err := http.NewRequestWithContext(context.Background(), method, c.base+"/api/v1"+path, body)
 	if err != nil {
 		return err

@@ -77,6 +77,24 @@ func (allowListCmd) Help() string { return example(`muster admin allow list`) }
 func (allowRemoveCmd) Help() string { return example(`muster admin allow remove 198.51.100.0/24`) }
 
 // Help is shown by --help.
+func (canaryListCmd) Help() string { return example(`muster admin canary list --search 8.8.8.8`) }
+
+// Help is shown by --help.
+func (canaryAddCmd) Help() string {
+	return example(`muster admin canary add 198.51.100.0/24 AS64496 "*.crawler.example.org" --reason "our monitoring"`)
+}
+
+// Help is shown by --help.
+func (canaryRemoveCmd) Help() string {
+	return example(`muster admin canary remove 198.51.100.0/24 --reason "it was sold"`)
+}
+
+// Help is shown by --help.
+func (canaryDropCmd) Help() string {
+	return example(`muster admin canary drop --origin misp:googlebot`)
+}
+
+// Help is shown by --help.
 func (banListCmd) Help() string { return example(`muster admin ban list --search 198.51.100.0/24`) }
 
 // Help is shown by --help.

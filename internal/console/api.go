@@ -78,15 +78,18 @@ type Config struct {
 	Machines *enroll.Service
 	Orders   *orders.Service
 	Abuse    Abuse
+	Canaries Canaries
 	// ClientAddr tells the address that a request comes from; the zero Addr when
 	// it is not known, as when it is nil.
 	ClientAddr func(*http.Request) netip.Addr
 	Appeal     string // whom a banned client may write to; "" for nobody
-	// AllowlistChanged and OrganisationsChanged tell all nodes to read again.
+	// AllowlistChanged, OrganisationsChanged and CanariesChanged tell all nodes to
+	// read again.
 	AllowlistChanged     func(ctx context.Context) error
 	OrganisationsChanged func(ctx context.Context) error
-	Status               func(ctx context.Context) any // for GET /api/v1/status
-	PublicURL            string                        // ends in "/"
+	CanariesChanged      func(ctx context.Context) error // nil: nobody needs to know
+	Status               func(ctx context.Context) any   // for GET /api/v1/status
+	PublicURL            string                          // ends in "/"
 	Version              string
 	Now                  func() time.Time
 }
@@ -125,6 +128,11 @@ func NewAPI(cfg Config) *API {
 		"GET /api/v1/allowlist":               a.allowlist,
 		"POST /api/v1/allowlist":              a.allow,
 		"DELETE /api/v1/allowlist/{value...}": a.disallow,
+		"GET /api/v1/canaries":                a.canaries,
+		"POST /api/v1/canaries":               a.addCanaries,
+		"DELETE /api/v1/canaries":             a.dropCanaries,
+		"POST /api/v1/canaries/import":        a.importCanaries,
+		"DELETE /api/v1/canaries/{id...}":     a.removeCanary,
 		"GET /api/v1/alerts":                  a.alerts,
 		"GET /api/v1/sources/{value...}":      a.explain,
 		"GET /api/v1/users":                   a.users,

@@ -308,7 +308,7 @@ func (n *node) edge(api *console.API) *edge.Edge {
 func (n *node) consoleConfig() console.Config {
 	return console.Config{
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
-		Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
+		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
 		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellAllowlist, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
 		PublicURL:            n.public, Version: n.version, Now: n.now,

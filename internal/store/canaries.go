@@ -102,17 +102,9 @@ func (db *DB) DeleteCanariesOf(ctx context.Context, origin string, audit ...must
 	return deleted, err
 }
 
-// CanaryQuery selects canaries; zero fields select all.
-type CanaryQuery struct {
-	Origin string // exactly this one
-	Search string // part of the value, the origin or the reason; ASCII letters match in either case
-	After  string // the last id of the page before
-	Limit  int    // 1 to 1,000; anything else means 1,000
-}
-
 // Canaries returns a page of canaries in order of their ids, which is by
 // origin.
-func (db *DB) Canaries(ctx context.Context, q CanaryQuery) ([]muster.Canary, error) {
+func (db *DB) Canaries(ctx context.Context, q muster.CanaryQuery) ([]muster.Canary, error) {
 	w := where{}
 	w.add(`id > ?`, q.After)
 	if q.Origin != "" {

@@ -20,7 +20,7 @@ func testCanaries(t *testing.T, db *store.DB) {
 	ctx := t.Context()
 	all := func() []muster.Canary {
 		t.Helper()
-		return must(db.Canaries(ctx, store.CanaryQuery{}))(t)
+		return must(db.Canaries(ctx, muster.CanaryQuery{}))(t)
 	}
 	equal(t, "canaries at first", all(), nil)
 	crawlers, resolver := canary(t, "misp:crawlers", "34.100.182.96/28"), canary(t, "misp:resolvers", "8.8.8.8")
@@ -40,22 +40,22 @@ func testCanaries(t *testing.T, db *store.DB) {
 	equal(t, "with one put again", all(), ordered)
 
 	for _, tt := range []struct {
-		query store.CanaryQuery
+		query muster.CanaryQuery
 		want  []muster.Canary
 	}{
-		{store.CanaryQuery{Origin: "operator"}, ordered[2:]},
-		{store.CanaryQuery{Origin: "Operator"}, nil},
-		{store.CanaryQuery{Origin: "misp"}, nil},
-		{store.CanaryQuery{Limit: 2}, ordered[:2]},
-		{store.CanaryQuery{Limit: 2, After: resolver.ID}, ordered[2:4]},
-		{store.CanaryQuery{Origin: "operator", After: name.ID}, ordered[3:]},
-		{store.CanaryQuery{After: as.ID}, nil},
-		{store.CanaryQuery{Search: "8.8.8"}, []muster.Canary{resolver, again}},
-		{store.CanaryQuery{Search: "8.8.8", Origin: "operator"}, []muster.Canary{again}},
-		{store.CanaryQuery{Search: "CRAWL"}, []muster.Canary{crawlers, name}},
-		{store.CanaryQuery{Search: "o'brien"}, []muster.Canary{crawlers, resolver, name, as}},
-		{store.CanaryQuery{Search: "%"}, []muster.Canary{crawlers, resolver, name, as}},
-		{store.CanaryQuery{Search: "8_8"}, nil},
+		{muster.CanaryQuery{Origin: "operator"}, ordered[2:]},
+		{muster.CanaryQuery{Origin: "Operator"}, nil},
+		{muster.CanaryQuery{Origin: "misp"}, nil},
+		{muster.CanaryQuery{Limit: 2}, ordered[:2]},
+		{muster.CanaryQuery{Limit: 2, After: resolver.ID}, ordered[2:4]},
+		{muster.CanaryQuery{Origin: "operator", After: name.ID}, ordered[3:]},
+		{muster.CanaryQuery{After: as.ID}, nil},
+		{muster.CanaryQuery{Search: "8.8.8"}, []muster.Canary{resolver, again}},
+		{muster.CanaryQuery{Search: "8.8.8", Origin: "operator"}, []muster.Canary{again}},
+		{muster.CanaryQuery{Search: "CRAWL"}, []muster.Canary{crawlers, name}},
+		{muster.CanaryQuery{Search: "o'brien"}, []muster.Canary{crawlers, resolver, name, as}},
+		{muster.CanaryQuery{Search: "%"}, []muster.Canary{crawlers, resolver, name, as}},
+		{muster.CanaryQuery{Search: "8_8"}, nil},
 	} {
 		equal(t, "a query", must(db.Canaries(ctx, tt.query))(t), tt.want)
 	}
@@ -96,7 +96,7 @@ func testReplaceCanaries(t *testing.T, db *store.DB) {
 	ctx := t.Context()
 	all := func() []muster.Canary {
 		t.Helper()
-		return must(db.Canaries(ctx, store.CanaryQuery{}))(t)
+		return must(db.Canaries(ctx, muster.CanaryQuery{}))(t)
 	}
 	a, b, c, mine := canary(t, "misp:x", "8.8.4.4"), canary(t, "misp:x", "8.8.8.8"), canary(t, "misp:x", "9.9.9.0/24"), canary(t, "operator", "8.8.8.8")
 	ok(t, db.PutCanaries(ctx, []muster.Canary{mine}))
