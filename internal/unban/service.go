@@ -101,15 +101,17 @@ func (a Ask) clean() (Ask, error) {
 	}
 	a.Address = a.Address.Unmap().WithZone("")
 	a.Contact, a.Text = strings.TrimSpace(a.Contact), strings.TrimSpace(strings.ReplaceAll(a.Text, "\r\n", "\n"))
-	if len(a.Contact) > maxContact || !utf8.ValidString(a.Contact) || strings.ContainsFunc(a.Contact, unicode.IsControl) {
+	if len(a.Contact) > maxContact || !utf8.ValidString(a.Contact) || strings.ContainsFunc(a.Contact, unfit) {
 		return a, muster.Errorf(muster.Invalid, "contact: expected one line of at most %d bytes, got %d bytes", maxContact, len(a.Contact))
 	}
-	unfit := func(r rune) bool { return r != '\n' && r != '\t' && unicode.IsControl(r) }
-	if len(a.Text) > maxText || !utf8.ValidString(a.Text) || strings.ContainsFunc(a.Text, unfit) {
+	if len(a.Text) > maxText || !utf8.ValidString(a.Text) || strings.ContainsFunc(strings.ReplaceAll(a.Text, "\n", ""), unfit) {
 		return a, muster.Errorf(muster.Invalid, "text: expected at most %d bytes of plain text, got %d bytes", maxText, len(a.Text))
 	}
 	return a, nil
 }
+
+// unfit are the runes with which a text plays tricks on whoever reads it.
+func unfit(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // Answer says what came of an Ask.
 type Answer struct {
