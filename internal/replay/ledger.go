@@ -49,10 +49,14 @@ const (
 	presence                 // the last report alone
 )
 
-var fadings = [...]fading{
-	{2, days}, {3, days}, {5, days},
-	{1, hours}, {2, hours}, {3, hours},
-	{2, presence}, {4, presence},
+var fadings = [...]fading{{2, days}, {3, days}, {1, hours}, {2, hours}, {2, presence}, {4, presence}}
+
+// likeness is one way to say how alike two sensors are, by their sets of sources.
+type likeness func(common, a, b float64) float64
+
+var likenesses = [...]likeness{
+	func(common, a, b float64) float64 { return common / math.Sqrt(a*b) },   // cosine
+	func(common, a, b float64) float64 { return common / (a + b - common) }, // Jaccard
 }
 
 func newLedger(rec *Recording) *ledger {
@@ -177,14 +181,14 @@ func (l *ledger) local(reader int32) func(source int32) float64 {
 	}
 }
 
-// similar ranks by faded reports, each times the cosine of the reader's and the
-// reporter's sets of sources.
-func (l *ledger) similar(reader int32, fading int) func(source int32) float64 {
+// similar ranks by faded reports, each times how alike the reader and the
+// reporter are.
+func (l *ledger) similar(reader int32, fading int, like likeness) func(source int32) float64 {
 	alike := make([]float64, l.victims)
 	n := int32(l.victims)
 	for v := range n {
-		if norm := math.Sqrt(l.common[v*n+v] * l.common[reader*n+reader]); norm > 0 {
-			alike[v] = l.common[reader*n+v] / norm
+		if own, other := l.common[reader*n+reader], l.common[v*n+v]; own > 0 && other > 0 {
+			alike[v] = like(l.common[reader*n+v], own, other)
 		}
 	}
 	return func(source int32) (sum float64) {

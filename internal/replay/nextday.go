@@ -34,11 +34,11 @@ type nextDay struct {
 	warm    int // first day that is measured
 	fit     int // first day that nothing was fitted on
 
-	hits    [methods][]series         // by place in cfg.N: mean over readers
-	options [2][len(fadings)][]series // the same for decay and similarityDecay, by fading
-	chosen  [2][]int                  // fading by place in cfg.N
-	churn   []series                  // share of entries that were not on the list of the day before
-	known   series                    // share of those who come that were seen anywhere before
+	hits    [methods][]series // by place in cfg.N: mean over readers
+	options [2][][]series     // the same for every way to decay, and for similarityDecay
+	chosen  [2][]int          // of them, by place in cfg.N
+	churn   []series          // share of entries that were not on the list of the day before
+	known   series            // share of those who come that were seen anywhere before
 	weights tailor.Weights
 }
 
@@ -194,8 +194,11 @@ func (n *nextDay) prepare() {
 		n.hits[i] = table()
 	}
 	n.churn, n.known = table(), make(series, n.rec.days())
-	for f := range fadings {
-		n.options[0][f], n.options[1][f] = table(), table()
+	for range fadings {
+		n.options[0] = append(n.options[0], table())
+		for range likenesses {
+			n.options[1] = append(n.options[1], table())
+		}
 	}
 }
 
@@ -242,18 +245,21 @@ func (n *nextDay) measureBaselines(l *ledger, reader int32, ever, recent []int32
 		if n.wanted(decay, f, l.today) {
 			measure(n.options[0][f], g.decay[f])
 		}
-		if n.wanted(similarityDecay, f, l.today) {
-			measure(n.options[1][f], l.top(n.largest(), recent, l.similar(reader, f)))
+		for i, like := range likenesses {
+			option := f*len(likenesses) + i
+			if n.wanted(similarityDecay, option, l.today) {
+				measure(n.options[1][option], l.top(n.largest(), recent, l.similar(reader, f, like)))
+			}
 		}
 	}
 }
 
 func (n *nextDay) largest() int { return n.cfg.N[len(n.cfg.N)-1] }
 
-// wanted says whether a fading is to be measured: on the days to fit on all
+// wanted says whether an option is to be measured: on the days to fit on all
 // are, then those that were chosen.
-func (n *nextDay) wanted(m method, fading, day int) bool {
-	return day < n.fit || slices.Contains(n.chosen[m-decay], fading)
+func (n *nextDay) wanted(m method, option, day int) bool {
+	return day < n.fit || slices.Contains(n.chosen[m-decay], option)
 }
 
 // choose takes for the fading baselines and each N what did best on the days to
@@ -263,9 +269,9 @@ func (n *nextDay) choose() {
 		n.chosen[i] = make([]int, len(n.cfg.N))
 		for k := range n.cfg.N {
 			best, most := 0, -1.0
-			for f := range options {
-				if x := mean(options[f][k][n.warm:n.fit]); x > most {
-					best, most = f, x
+			for o := range options {
+				if x := mean(options[o][k][n.warm:n.fit]); x > most {
+					best, most = o, x
 				}
 			}
 			n.chosen[i][k] = best

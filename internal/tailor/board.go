@@ -34,12 +34,12 @@ type Board struct {
 	index map[key]int32
 }
 
-// row is a candidate with all features that are the same for every reader.
+// row is a candidate; its features lack those that depend on the reader.
 type row struct {
-	source           muster.Source
-	key              key
-	age, back, total float64
-	from, mid, to    int32 // marks of the source, then those of its network
+	source        muster.Source
+	key           key
+	features      Features
+	from, mid, to int32 // marks of the source, then those of its network
 }
 
 // mark is a sighting faded to the moment of the board.
@@ -60,13 +60,15 @@ func (m *Model) Board(candidates []Candidate, now time.Time) *Board {
 		}
 		b.index[k] = int32(len(b.rows))
 		r := row{source: c.Source, key: k, from: int32(len(b.marks))}
+		f := &r.features
 		if c.Score > 0 {
-			r.total = math.Log(c.Score)
+			f.Global = math.Log(c.Score)
 		}
-		var behaviour uint16
-		unseen := m.p.Forget
+		var seen entry
+		unseen, unseenDays := m.p.Forget, m.p.Forget.Hours()/24
 		if e := m.sources.find(k); e != nil {
-			unseen, behaviour = at.since(e.last), e.behaviour
+			seen = *e
+			unseen, unseenDays = at.since(e.last), float64(max(at, e.last).day()-e.last.day())
 			b.add(e, at, m.p.OwnHalfLife, m.p.HabitHalfLife)
 		}
 		r.mid = int32(len(b.marks))
@@ -74,8 +76,14 @@ func (m *Model) Board(candidates []Candidate, now time.Time) *Board {
 			b.add(e, at, m.p.NetworkHalfLife, m.p.NetworkHalfLife)
 		}
 		r.to = int32(len(b.marks))
-		r.age = math.Log(0.1 + unseen.Hours()/24)
-		r.back = m.returnOdds(behaviour, overall)
+		f.Age = math.Log(0.1 + unseen.Hours()/24)
+		f.Lasting = math.Log1p(float64(seen.days) * halved(unseen, m.p.HabitHalfLife))
+		f.Waning = f.Age * f.Lasting
+		f.Overdue = math.Log((0.5 + unseenDays) / (1 + float64(seen.gap)))
+		if seen.gap == 0 {
+			f.Once = 1
+		}
+		f.Return = m.returnOdds(seen.behaviour, overall)
 		b.rows = append(b.rows, r)
 	}
 	return b
@@ -97,12 +105,12 @@ func (b *Board) Features(reader string, i int) (muster.Source, Features) {
 	return b.rows[i].source, b.features(&b.rows[i], b.model.reader(reader))
 }
 
-func (b *Board) features(r *row, reader int) (f Features) {
-	f.Age, f.Return, f.Global = r.age, r.back, r.total
+func (b *Board) features(r *row, reader int) Features {
+	f := r.features
 	var others float32
 	for _, s := range b.marks[r.from:r.mid] {
 		if int(s.victim) == reader {
-			f.Own, f.Habit = math.Log1p(float64(s.recent)), math.Log1p(float64(s.habit))
+			f.Own, f.Habit, f.Met = math.Log1p(float64(s.recent)), math.Log1p(float64(s.habit)), 1
 		} else {
 			others += b.model.similarity.at(reader, s.victim) * s.presence
 		}

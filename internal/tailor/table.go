@@ -62,9 +62,22 @@ func (s *sighting) fade(at minute, recent, habit time.Duration) {
 type entry struct {
 	key       key
 	used      bool
-	behaviour uint16 // of the last sighting
-	last      minute // of all sightings
+	behaviour uint16  // of the last sighting
+	last      minute  // of all sightings
+	days      float32 // with sightings, faded as of last
+	gap       float32 // usual, between such days, in days; 0 when there was one alone
 	sightings []sighting
+}
+
+// visited notes that e was seen at a time on a day that is later than its last.
+func (e *entry) visited(at minute, habit time.Duration) {
+	const recent = 0.3 // weight of the latest gap
+	if gap := float32(at.day() - e.last.day()); e.gap == 0 {
+		e.gap = gap
+	} else {
+		e.gap += recent * (gap - e.gap)
+	}
+	e.days = e.days*float32(halved(at.since(e.last), habit)) + 1
 }
 
 // at returns victim's sighting, making room for a new one at the expense of the
@@ -118,7 +131,7 @@ func (t *table) get(k key) (e *entry, known bool) {
 		t.entries = append(t.entries, entry{})
 	}
 	t.index[k] = i
-	t.entries[i] = entry{key: k, used: true, sightings: t.entries[i].sightings[:0]}
+	t.entries[i] = entry{key: k, used: true, days: 1, sightings: t.entries[i].sightings[:0]}
 	return &t.entries[i], false
 }
 

@@ -160,7 +160,8 @@ func (m *Model) Sources() int { return len(m.sources.index) }
 
 // Observe adds a sighting. Several within one hour count as one; one that is
 // older than the last of the same source at the same victim changes nothing.
-// Invalid sources are ignored. It costs well under a microsecond.
+// Invalid sources are ignored. It costs about a
+// microsecond.
 func (m *Model) Observe(s Sighting) {
 	if !s.Source.IsValid() {
 		return
@@ -171,11 +172,18 @@ func (m *Model) Observe(s Sighting) {
 	at, victim, behaviour := minuteOf(s.At), m.victim(s.Victim), m.behaviour(s.Behaviour)
 	k := keyOf(s.Source)
 	e, known := m.sources.get(k)
-	if !known || at.day() > e.last.day() {
-		m.rates[behaviour].visits++
-		if known && at.since(e.last) <= m.p.ReturnWindow {
+	if known && at.day() > e.last.day() {
+		if at.since(e.last) <= m.p.ReturnWindow {
 			m.rates[e.behaviour].returned++
 		}
+		e.visited(at, m.p.HabitHalfLife)
+	}
+	switch {
+	case !known || at.day() > e.last.day():
+		m.rates[behaviour].visits++
+	case at >= e.last && behaviour != e.behaviour: // a visit is of its last behaviour, as its return is
+		m.rates[e.behaviour].visits = max(m.rates[e.behaviour].visits-1, 0)
+		m.rates[behaviour].visits++
 	}
 	if !known || at >= e.last {
 		e.last, e.behaviour = at, behaviour

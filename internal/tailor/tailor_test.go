@@ -125,10 +125,14 @@ func TestFeatures(t *testing.T) {
 	want := Features{
 		Own:     days(3, 2.5, 2),
 		Habit:   math.Log1p(math.Exp2(-3. / 40)), // two hours of one day
+		Met:     1,
 		Age:     math.Log(2.1),
+		Lasting: math.Log1p((1 + math.Exp2(-0.5/40)) * math.Exp2(-2./40)),
+		Overdue: math.Log(2.5 / 2), // seen on two days in a row, the last of them two days ago
 		Network: math.Log1p(math.Exp2(-3. / 3)),
 		Return:  math.Log((1 + 5*0.5) / (2 + 5 - (1 + 5*0.5))), // two visits, one return; half of all return
 	}
+	want.Waning = want.Age * want.Lasting
 	close := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) < 1e-4 })
 	if diff := cmp.Diff(want, f, close); diff != "" {
 		t.Errorf("features (-want +got):\n%s", diff)
