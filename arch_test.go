@@ -20,7 +20,7 @@ import (
 var (
 	pure       = []string{"internal/wire", "internal/policy", "internal/consensus", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor"}
 	adapters   = []string{"internal/store", "internal/stream", "internal/enrich"}
-	services   = []string{"internal/enroll", "internal/ingest", "internal/tally", "internal/publish", "internal/orders", "internal/abuse"}
+	services   = []string{"internal/enroll", "internal/ingest", "internal/tally", "internal/publish", "internal/orders", "internal/abuse", "internal/jury", "internal/namecheck"}
 	transports = []string{"internal/edge", "internal/console", "internal/sieve", "internal/guard"}
 	top        = []string{"internal/roles", "cmd"}
 )

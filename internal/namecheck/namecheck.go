@@ -124,11 +124,13 @@ func (s *Service) Check(addr netip.Addr) (name string, state State) {
 	now := s.cfg.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &answer{addr: addr}
+	var a *answer
 	e, known := s.answers[addr]
 	if known {
 		s.recent.MoveToFront(e)
 		a = e.Value.(*answer)
+	} else {
+		a = &answer{addr: addr}
 	}
 	if a.waiting || now.Before(a.until) {
 		return a.name, a.state
