@@ -141,15 +141,15 @@ func readWarningList(data []byte, wanted CanaryImport) (CanaryList, error) {
 
 // readCollection reads several lists by name.
 func readCollection(fields map[string]json.RawMessage, wanted CanaryImport) ([]CanaryList, error) {
+	names := slices.Sorted(maps.Keys(fields))
 	lists := make(map[string][]string, len(fields))
-	for name, raw := range fields {
+	for _, name := range names {
 		var entries []string
-		if err := json.Unmarshal(raw, &entries); err != nil {
+		if err := json.Unmarshal(fields[name], &entries); err != nil {
 			return nil, muster.Errorf(muster.Invalid, "expected a MISP warning list, a hub index or lists of addresses by name; %q is no list of texts", clip(name))
 		}
 		lists[name] = entries
 	}
-	names := slices.Sorted(maps.Keys(lists))
 	if len(wanted.Lists) == 0 {
 		return nil, muster.Errorf(muster.Invalid, "the file has several lists, of which some may be far from canaries: name those to take; there are %s", clipTo(strings.Join(names, ", "), 1000))
 	}
