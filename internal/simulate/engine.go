@@ -154,7 +154,10 @@ func (e *engine) schedule(src uint32, now int64) {
 	s := &e.sources[src]
 	due := e.table.Due(&s.ev)
 	if due == 0 {
-		due = max(s.ev.Last(), now) + int64(e.parameters.Listing.Memory.Seconds()) + hourSeconds
+		due = s.ev.Last() + int64(e.parameters.Listing.Memory.Seconds()) + 1
+		if due <= now { // it is remembered for longer
+			due = now + daySeconds
+		}
 	}
 	due = max(due, now+1)
 	hour := min(int32((due-begins)/hourSeconds), e.queue.hour+horizon-1)

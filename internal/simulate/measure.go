@@ -159,7 +159,7 @@ func (m *measure) write(v float64) string {
 		return strconv.FormatFloat(v, 'f', 1, 64) + " h"
 	case number:
 	}
-	return strconv.FormatFloat(v, 'f', -1, 64)
+	return strconv.FormatFloat(math.Round(v*100)/100, 'f', -1, 64)
 }
 
 // Values are numbers by measure; those that were not measured are left out.

@@ -17,7 +17,7 @@ type event struct {
 	machine   uint32
 	behaviour uint16
 	kind      kind
-	noticed   bool // attack: the machine's sensor sees it
+	noticed   bool // attack: the machine's sensor sees it; report: it saw something, and does not lie
 }
 
 // horizon is how many hours ahead something can be planned; what is due later is

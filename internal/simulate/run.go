@@ -174,9 +174,9 @@ func (r *run) attack(e *event, at int64) {
 
 func (r *run) report(e *event, at int64) {
 	s, m := &r.engine.sources[e.source], &r.world.machines[e.machine]
-	if m.class == Adverse {
+	if m.class == Adverse && !e.noticed {
 		r.accuse(e, s, at)
-	} else {
+	} else if m.class != Adverse {
 		s.heardBy(e.machine, at)
 		if s.washedAt > 0 && s.againAt == 0 && at >= s.washedAt+washPause {
 			s.againAt = at
@@ -187,7 +187,7 @@ func (r *run) report(e *event, at int64) {
 
 // accuse notes a report of the adversary that is no truth.
 func (r *run) accuse(e *event, s *source, at int64) {
-	if !r.attacked(int((at-begins)/daySeconds)) || s.truth == bad || s.truth == accuser || s.truth == washer {
+	if !r.attacked(int((at-begins)/daySeconds)) || s.truth == bad || s.truth == accuser {
 		return
 	}
 	r.meter.lied(e.machine, r.engine.table.Of(e.machine), at)

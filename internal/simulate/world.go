@@ -145,7 +145,7 @@ const (
 func newWorld(s *Scenario, seed uint64) *world {
 	w := &world{World: s.World, days: s.Days, honest: s.World.Watchers, rng: stream(seed, 1), share: 1}
 	w.networks = newZipf(w.Networks, 1)
-	w.benign = newZipf(w.Benign, 0.8)
+	w.benign = newZipf(w.Benign, w.Popularity)
 	w.machines = make([]machine, 1, 1+w.Watchers+w.Honeypots+s.machines())
 	w.settle()
 	for i := range w.Honeypots {
@@ -322,7 +322,7 @@ func (w *world) mistakes(day int, benign, canaries []uint32, later func(at int64
 	hour := int32(day * 24)
 	report := func(m, source uint32, behaviour uint16) {
 		if v := &w.machines[m]; hour >= v.joins && hour >= v.away {
-			later(at+int64(w.rng.IntN(daySeconds)), event{source: source, machine: m, behaviour: behaviour, kind: report})
+			later(at+int64(w.rng.IntN(daySeconds)), event{source: source, machine: m, behaviour: behaviour, kind: report, noticed: true})
 		}
 	}
 	good := func() (uint32, uint16) {
