@@ -73,6 +73,12 @@ type adminCmd struct {
 	Finding struct {
 		List findingListCmd `cmd:"" help:"List what goes wrong: restart loops, shared credentials, health checks."`
 	} `cmd:"" help:"Findings: misuse that the server sees, and how to mend it."`
+	Unban struct {
+		List   unbanListCmd   `cmd:"" help:"List requests, oldest first: those that wait for you."`
+		Show   unbanShowCmd   `cmd:"" help:"Show a request, with the listing that it is about."`
+		Grant  unbanGrantCmd  `cmd:"" help:"Take the source off the list: what was reported before no longer counts."`
+		Refuse unbanRefuseCmd `cmd:"" help:"Leave the source on the list."`
+	} `cmd:"" help:"Unban requests: who wants to be off the community list."`
 	Audit struct {
 		List auditListCmd `cmd:"" help:"List what people changed, newest first."`
 	} `cmd:"" help:"The audit: who changed what, and why."`

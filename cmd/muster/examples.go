@@ -153,6 +153,22 @@ func (auditListCmd) Help() string {
 }
 
 // Help is shown by --help.
+func (unbanListCmd) Help() string { return example(`muster admin unban list --state all`) }
+
+// Help is shown by --help.
+func (unbanShowCmd) Help() string { return example(`muster admin unban show 198.51.100.7`) }
+
+// Help is shown by --help.
+func (unbanGrantCmd) Help() string {
+	return example(`muster admin unban grant 198.51.100.7 --reason "the owner reinstalled it"`)
+}
+
+// Help is shown by --help.
+func (unbanRefuseCmd) Help() string {
+	return example(`muster admin unban refuse 198.51.100.7 --reason "it still guesses passwords: look for a web shell"`)
+}
+
+// Help is shown by --help.
 func (userCreateCmd) Help() string { return example(`muster admin user create jane < password.txt`) }
 
 // Help is shown by --help.

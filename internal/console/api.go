@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,6 +80,7 @@ type Config struct {
 	Orders   *orders.Service
 	Abuse    Abuse
 	Canaries Canaries
+	Unbans   Unbans // nil on a server that does not judge
 	// ClientAddr tells the address that a request comes from; the zero Addr when
 	// it is not known, as when it is nil.
 	ClientAddr func(*http.Request) netip.Addr
@@ -143,6 +145,13 @@ func NewAPI(cfg Config) *API {
 		"DELETE /api/v1/tokens/{id}":          a.deleteToken,
 		"POST /api/v1/token-key/rotate":       a.rotateTokenKey,
 
+		unbanStandingRoute:                a.unbanStanding,
+		unbanAskRoute:                     a.askUnban,
+		"GET /api/v1/unbans":              a.listUnbans,
+		"GET /api/v1/unbans/{id}":         a.showUnban,
+		"POST /api/v1/unbans/{id}/grant":  a.grantUnban,
+		"POST /api/v1/unbans/{id}/refuse": a.refuseUnban,
+
 		standingRoute:                    a.standing,
 		"GET /api/v1/bans":               a.bans,
 		"POST /api/v1/bans":              a.addBan,
@@ -180,10 +189,13 @@ func (a *API) Trusted() http.Handler {
 	})
 }
 
+// public is what any client may ask about its own address, and for.
+var public = []string{standingRoute, unbanStandingRoute, unbanAskRoute}
+
 // ServeHTTP serves requests from the network: they need an API token, or a
-// user's name and password. Only how it stands itself any client may ask.
+// user's name and password, save for what is public.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, route := a.mux.Handler(r); route == standingRoute {
+	if _, route := a.mux.Handler(r); slices.Contains(public, route) {
 		a.mux.ServeHTTP(w, r)
 		return
 	}

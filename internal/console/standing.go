@@ -11,8 +11,7 @@ import (
 	"muster/internal/ratelimit"
 )
 
-// standingRoute is the one route that needs no token: a banned client has no
-// other way to learn why.
+// standingRoute needs no token: a banned client has no other way to learn why.
 const standingRoute = "GET /api/v1/ban"
 
 // Standing is what any client gets to know about its own address.

@@ -257,6 +257,7 @@ func words(r muster.UnbanRequest) string {
 		return fmt.Sprintf("The request for %s waits for the operators: %s.", r.Source, r.Reason)
 	case muster.UnbanRefused:
 		return fmt.Sprintf("The request for %s was refused on %s: %s.", r.Source, date(r.Decided), r.Reason)
+	case muster.UnbanWithdrawn:
 	}
 	return fmt.Sprintf("The request for %s was withdrawn on %s: %s.", r.Source, date(r.Decided), r.Reason)
 }

@@ -408,7 +408,10 @@ func (brokenProver) Prove(context.Context, netip.Addr, netip.Addr) (muster.Unban
 // by itself needs nobody; what is old is forgotten.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.Now = time.Now; c.Registerer = prometheus.NewPedanticRegistry() })
+		r := newRig(t, func(c *Config) {
+			c.Now, c.Rules.Memory = time.Now, 2*day
+			c.Registerer = prometheus.NewPedanticRegistry()
+		})
 		r.clock = time.Now()
 		r.list("1.2.3.4", "5.6.7.0/24", "6.6.6.0/24")
 		r.judge.fail = errors.New("judge is away")
@@ -444,9 +447,9 @@ func TestRun(t *testing.T) {
 		if got := testutil.ToFloat64(r.outcomes.WithLabelValues("granted")) + testutil.ToFloat64(r.outcomes.WithLabelValues("queued")); got != 3 {
 			t.Errorf("%v counted", got)
 		}
-		time.Sleep(366 * day)
+		time.Sleep(2*day + tidyEvery)
 		if got := r.states("1.2.3.4") + r.states("5.6.7.8"); got != "" {
-			t.Errorf("after a year: %s", got)
+			t.Errorf("when it is old: %s", got)
 		}
 		cancel()
 		if err := <-done; err != nil {
