@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,14 +21,44 @@ import (
 	"pgregory.net/rapid"
 
 	"muster"
+	"muster/internal/store"
 )
 
 var update = flag.Bool("update", false, "write testdata/story.txt anew")
 
 // TestStory compares what people are told, from the first listing to the fourth
-// round, with testdata/story.txt; after a change of words: go test -update.
+// round, with testdata/story.txt; after a change of words: go test -update. The
+// real store tells the same as the one of these tests.
 func TestStory(t *testing.T) {
-	r := newRig(t, nil)
+	memory := story(t, newRig(t, nil))
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "muster.db"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	stored := story(t, newRig(t, func(c *Config) { c.Store = db }))
+	if *update {
+		if err := os.WriteFile("testdata/story.txt", []byte(memory), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/story.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), memory); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(memory, stored); diff != "" {
+		t.Errorf("with the real store (-memory +stored):\n%s", diff)
+	}
+}
+
+func story(t *testing.T, r *rig) string {
 	var out strings.Builder
 	tell := func(what string) { fmt.Fprintf(&out, "\n%s  %s\n", r.clock.Format("Jan 02 15:04"), what) }
 	look := func(from string) {
@@ -88,18 +119,7 @@ func TestStory(t *testing.T) {
 	look("5.6.7.9")
 	look("5.6.7.8")
 
-	if *update {
-		if err := os.WriteFile("testdata/story.txt", []byte(out.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile("testdata/story.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	return out.String()
 }
 
 func TestGrantIsDelivered(t *testing.T) {
