@@ -13,13 +13,11 @@ type adversary struct {
 	machines []uint32
 	byAS     [][]uint32
 
-	victims  []uint32 // good addresses that it can think of: canaries are among them
-	next     int
-	tried    map[uint32]uint32 // canary probing: scout by address
-	clean    []uint32          // tried, and nothing happened to the scout
-	bombed   []uint32          // honest watchers
-	washers  int
-	accusers []uint32
+	victims []uint32 // good addresses that it can think of: canaries are among them
+	next    int
+	tried   map[uint32]uint32 // canary probing: scout by address
+	clean   []uint32          // tried, and nothing happened to the scout
+	bombed  []uint32          // honest watchers
 }
 
 // enrol makes the machines of the adversary: they are in AS where honest

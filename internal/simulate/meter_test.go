@@ -51,8 +51,14 @@ func TestListingsOfATrace(t *testing.T) {
 	m.targets = 2
 	washed := source{truth: washer, listedAt: at(0), washedAt: at(10), againAt: at(100)}
 	for _, s := range []*source{
-		{truth: bad}, {truth: bad}, {truth: canary}, {truth: good}, {truth: invented},
-		{truth: good, target: true}, {truth: good, target: true, published: true}, &washed,
+		{truth: bad},
+		{truth: bad},
+		{truth: canary},
+		{truth: good},
+		{truth: invented},
+		{truth: good, target: true},
+		{truth: good, target: true, published: true},
+		&washed,
 	} {
 		m.listed(s, at(400))
 	}

@@ -36,6 +36,7 @@ type World struct {
 	Watchers      int     `yaml:"watchers"`      // honest machines
 	Organisations int     `yaml:"organisations"` // that they belong to, Zipf sizes
 	Networks      int     `yaml:"networks"`      // AS that they are in, Zipf sizes
+	Hoster        float64 `yaml:"hoster"`        // share of organisations that are in the largest AS beside those by its size
 	Honeypots     int     `yaml:"honeypots"`     // the operator's, in as many AS as there are
 	Attackers     int     `yaml:"attackers"`     // new ones a day, beside background scanners
 	Scanners      int     `yaml:"scanners"`      // background scanners at a time
@@ -215,6 +216,7 @@ func (s *Scenario) check() error {
 		{"world.watchers", float64(w.Watchers), 1, 100_000},
 		{"world.organisations", float64(w.Organisations), 1, float64(w.Watchers)},
 		{"world.networks", float64(w.Networks), 1, float64(w.Organisations)},
+		{"world.hoster", w.Hoster, 0, 1},
 		{"world.honeypots", float64(w.Honeypots), 0, 10_000},
 		{"world.attackers", float64(w.Attackers), 0, 100_000},
 		{"world.scanners", float64(w.Scanners), 0, 10_000},

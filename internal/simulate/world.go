@@ -180,6 +180,9 @@ func (w *world) settle() {
 			blocks: w.rng.Float64() < w.Blocking,
 			noise:  math.Exp(w.rng.NormFloat64() - 0.5), // mean 1
 		}
+		if w.Hoster > 0 && w.rng.Float64() < w.Hoster {
+			homes[o].as = 1
+		}
 	}
 	for i := range w.Watchers {
 		o := uint32(1 + i) // everyone gets one machine first
