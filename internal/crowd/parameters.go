@@ -100,14 +100,13 @@ type Suspicion struct {
 	CompanyDoubt  float64       // to b, when those with whom it got a source listed turned out liars (once a day)
 	StruckFor     time.Duration // how long a lie clouds the AS …
 	StruckShare   float64       // … when so many of its machines of weight were caught, each share of it
-	CompanyMin    float64       // an AS that had so many sources listed with liars is clouded …
-	CompanyShare  float64       // … when they are this share of all that nobody else confirmed
-	CompanyFades  float64       // bad company says nothing when one in so many machines is a liar's neighbour
+	CompanyMin    float64       // an AS that had so many sources listed with liars is clouded, when that is more than chance explains
+	CompanySigmas float64       // standard deviations for that
 	Chance        float64       // under which liars among the voices of a source are a gang
 	ConfirmWithin time.Duration // after a listing, for somebody new to see the source too
 	StakeDecay    time.Duration // of the account of listings that were confirmed or not
-	StakeSigmas   float64       // an AS with so many standard deviations more unconfirmed listings than others is clouded …
-	StakeMin      float64       // … from so many on
+	StakeMin      float64       // an AS with so many unconfirmed listings is clouded, when that is more than chance explains
+	Sigmas        float64       // standard deviations that chance does not explain
 	Lopsided      float64       // a crowd from less than this share of the AS that chance would give is lopsided …
 	LopsidedFrom  int           // … from so many machines on …
 	LopsidedHold  time.Duration // … and must wait so long
@@ -180,8 +179,8 @@ func Default() Parameters {
 		},
 		Suspicion: Suspicion{
 			Cloud: 7 * day, CompanyDoubt: 0.5,
-			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanyShare: 0.05, CompanyFades: 3, Chance: 0.01,
-			ConfirmWithin: day, StakeDecay: 7 * day, StakeSigmas: 3, StakeMin: 5,
+			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanySigmas: 1, Chance: 0.01,
+			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, Sigmas: 3,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
 			Ring: 0.35, RingFrom: 48, RingPause: 7 * day, RingDoubt: 2,
 		},

@@ -236,10 +236,8 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		r := t.rating(v.machine)
 		switch {
 		case v.counted == 0 || r.earned < t.minVoice || !gang && v.flags&backed == 0:
-		case !r.liar && gang:
-			t.event(v, Company, at, 1, out)
 		case !r.liar:
-			t.event(v, Company, at, t.companySays, out)
+			t.event(v, Company, at, float32(max(0, 1-3*t.liars)), out)
 		case backing == backers && backers > 1 && !r.paused:
 			t.event(v, Colluded, at, 0, out)
 		}

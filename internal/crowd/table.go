@@ -210,26 +210,30 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 	}
 	var liars []uint32
 	p := &t.Parameters.Suspicion
+	machines, listings := 0, 0.0 // of AS with liars
 	for as, n := range networks {
-		lied := n.liars > 0 && float64(n.liars) >= p.StruckShare*float64(n.trusted+n.liars)
-		company := n.shared >= p.CompanyMin && n.shared >= p.CompanyShare*(n.fell+n.shared)
-		usual := (fell - n.fell + 1) / (stood + fell - n.stood - n.fell + 10)
-		all := n.stood + n.fell
-		alone := n.fell >= p.StakeMin && n.fell-usual*all > p.StakeSigmas*math.Sqrt(all*usual*(1-usual))
-		if as != 0 && (lied || company || alone) {
-			t.Clouded = append(t.Clouded, as)
-		}
-		if as != 0 && lied {
+		if as != 0 && n.liars > 0 && float64(n.liars) >= p.StruckShare*float64(n.trusted+n.liars) {
 			liars = append(liars, as)
+			machines += n.active
 		}
 	}
 	slices.Sort(liars)
-	neighbours := 0
 	for _, as := range liars {
-		neighbours += networks[as].active
+		listings += networks[as].stood + networks[as].fell
 	}
-	t.liars = float64(neighbours) / float64(max(t.Population.Machines, 1))
-	t.companySays = float32(max(0, 1-p.CompanyFades*t.liars))
+	t.liars = min(1, max(float64(machines)/float64(max(t.Population.Machines, 1)), listings/max(stood+fell, 1)))
+	for as, n := range networks {
+		_, lied := slices.BinarySearch(liars, as)
+		// How much more often than chance would have it they had sources listed with
+		// liars, and how much more often than others what nobody confirms.
+		met := min(1, 2*t.liars)
+		company := n.shared >= p.CompanyMin && exceeds(n.shared, n.fell+n.shared, met, p.CompanySigmas)
+		usual := (fell - n.fell + 1) / (stood + fell - n.stood - n.fell + 10)
+		alone := n.fell >= p.StakeMin && exceeds(n.fell, n.stood+n.fell, usual, p.Sigmas)
+		if as != 0 && (lied || company || alone) {
+			t.Clouded = append(t.Clouded, as)
+		}
+	}
 	slices.Sort(t.Clouded)
 	for i := range t.ratings {
 		if _, in := slices.BinarySearch(t.Clouded, s.Records[i].AS); in && !s.Records[i].Honeypot {
@@ -239,6 +243,10 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 		}
 	}
 }
+
+// exceeds reports whether x of n cases are so many standard deviations more than
+// expected with probability p each.
+func exceeds(x, n, p, sigmas float64) bool { return x-p*n > sigmas*math.Sqrt(n*p*(1-p)) }
 
 func sortedKeys(m map[uint32]*network) []uint32 {
 	keys := make([]uint32, 0, len(m))

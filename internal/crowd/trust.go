@@ -18,7 +18,7 @@ const (
 	Held                             // it reported a canary: no weight until that is judged; Amount as in Struck
 	Excused                          // others shot the same canary, or a honeypot saw it
 	Struck                           // the report of the canary was its own doing; Amount = how certain it said it was, up to 1
-	Company                          // others with whom it had a source listed turned out liars, or a ring; Amount = how much that says, up to 1
+	Company                          // others with whom it had a source listed turned out liars, or a ring; Amount = what that says about it, up to 1
 	Colluded                         // it is of a ring: under a cloud, it speaks with others like it and nobody else
 	Disproved                        // a source that it alone or mainly had listed was cleared, and stayed quiet; Amount = its share
 	Twitched                         // Behaviour (not Machine) shot a canary, excused
@@ -138,10 +138,12 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 	case Company:
 		r.stake(e, p)
 		if e.At-r.LastCompany >= daySeconds {
-			r.Doubt += p.Suspicion.CompanyDoubt * late
+			r.Doubt += p.Suspicion.CompanyDoubt * amount * late
 			r.LastCompany = e.At
 		}
-		r.CloudUntil = max(r.CloudUntil, e.At+int64(p.Suspicion.Cloud/time.Second))
+		if amount >= 0.5 {
+			r.CloudUntil = max(r.CloudUntil, e.At+int64(p.Suspicion.Cloud/time.Second))
+		}
 	case Colluded:
 		r.Doubt += p.Suspicion.RingDoubt * late
 		r.PausedUntil = max(r.PausedUntil, e.At+int64(p.Suspicion.RingPause/time.Second))
@@ -249,7 +251,7 @@ func (r *Record) stake(e TrustEvent, p *Parameters) {
 	case Unconfirmed:
 		r.Fell += late
 	default:
-		r.Shared += late * float64(e.Amount)
+		r.Shared += late
 	}
 }
 

@@ -16,9 +16,11 @@ func TestTune(t *testing.T) {
 		set  func(y *toy)
 	}{
 		{"3", func(y *toy) {}},
-		{"3 .003", func(y *toy) { y.parameters.Suspicion.Chance = 0.003 }},
+		{"3 s0", func(y *toy) { y.parameters.Suspicion.CompanySigmas = 0 }},
+		{"3 s.5", func(y *toy) { y.parameters.Suspicion.CompanySigmas = 0.5 }},
 		{"8", func(y *toy) { y.liars = 8 }},
-		{"8 .003", func(y *toy) { y.liars = 8; y.parameters.Suspicion.Chance = 0.003 }},
+		{"8 s0", func(y *toy) { y.liars = 8; y.parameters.Suspicion.CompanySigmas = 0 }},
+		{"8 s.5", func(y *toy) { y.liars = 8; y.parameters.Suspicion.CompanySigmas = 0.5 }},
 	} {
 		for seed := range uint64(2) {
 			y := base
