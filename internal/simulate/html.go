@@ -85,7 +85,12 @@ type tick struct {
 func (o *Outcome) plots() []template.HTML {
 	days := make([]float64, o.Days)
 	var ticks []tick
-	step := max(1, o.Days/6)
+	step := 1
+	for _, step = range []int{1, 2, 5, 10, 20, 25, 50, 100, 200, 500} {
+		if o.Days/step <= 8 {
+			break
+		}
+	}
 	for i := range days {
 		days[i] = float64(i + 1)
 		if i%step == 0 {
