@@ -21,9 +21,9 @@ type Entry struct {
 	Data      []byte
 }
 
-// recordVersion leads every signal in a record, so that two releases can read
-// each other's stream during an upgrade.
-const recordVersion = 1
+// recordVersion leads every signal in a record, so that a release can read the
+// stream of the one before. Version 1 does not say from where a signal came.
+const recordVersion = 2
 
 // signalStrings is how many strings AppendSignal writes between the fixed
 // fields and the detail.
@@ -38,6 +38,8 @@ func AppendSignal(b []byte, s *Signal) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Received.UnixMicro()))
 	b = binary.AppendUvarint(b, uint64(s.At.UnixMicro()))
 	b = binary.AppendUvarint(b, uint64(s.ASN))
+	b = binary.AppendUvarint(b, uint64(s.ReporterASN))
+	b = binary.AppendUvarint(b, s.ReporterNet)
 	for _, str := range [signalStrings]string{
 		s.Machine, s.Organisation, s.Scenario, s.ScenarioHash, s.Version,
 		s.Kind, s.Country, s.ASName, s.Scope, s.Value,
@@ -56,8 +58,9 @@ func DecodeSignals(data []byte, yield func(*Signal)) error {
 	text := string(data)
 	for off := 0; off < len(data); {
 		d := decoder{data: data, text: text, off: off}
-		if v := d.byte(); v != recordVersion {
-			return fmt.Errorf("record: expected version %d at offset %d, got %d: written by a newer release?", recordVersion, off, v)
+		v := d.byte()
+		if v != recordVersion && v != recordVersion-1 {
+			return fmt.Errorf("record: expected version %d or one less at offset %d, got %d: written by a newer release?", recordVersion, off, v)
 		}
 		var s Signal
 		s.Flags, s.Trust = SignalFlags(d.byte()), ScenarioTrust(d.byte())
@@ -71,6 +74,10 @@ func DecodeSignals(data []byte, yield func(*Signal)) error {
 		s.Received = time.UnixMicro(int64(d.uvarint())).UTC()
 		s.At = time.UnixMicro(int64(d.uvarint())).UTC()
 		s.ASN = uint32(d.uvarint())
+		if v > 1 {
+			s.ReporterASN = uint32(d.uvarint())
+			s.ReporterNet = d.uvarint()
+		}
 		for _, str := range [signalStrings]*string{
 			&s.Machine, &s.Organisation, &s.Scenario, &s.ScenarioHash, &s.Version,
 			&s.Kind, &s.Country, &s.ASName, &s.Scope, &s.Value,
@@ -94,8 +101,12 @@ func SignalBoundary(data []byte, limit int) int {
 	end := 0
 	for end < len(data) {
 		d := decoder{data: data, off: end}
-		d.take(3 + len(SignalID{}) + SourceSize)
-		for range 3 {
+		numbers := 3
+		if d.byte() > 1 {
+			numbers = 5
+		}
+		d.take(2 + len(SignalID{}) + SourceSize)
+		for range numbers {
 			d.uvarint()
 		}
 		for range signalStrings + 1 {

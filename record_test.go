@@ -25,7 +25,7 @@ var anySignal = rapid.Custom(func(t *rapid.T) Signal {
 		Source: anySource.Draw(t, "source"), Scope: text.Draw(t, "scope"), Value: text.Draw(t, "value"),
 		Scenario: text.Draw(t, "scenario"), ScenarioHash: text.Draw(t, "hash"), Version: text.Draw(t, "version"),
 		Trust: ScenarioTrust(rapid.Byte().Draw(t, "trust")), Kind: text.Draw(t, "kind"),
-		Country: text.Draw(t, "country"), ASN: rapid.Uint32().Draw(t, "asn"), ASName: text.Draw(t, "as"),
+		Country: text.Draw(t, "country"), ASN: rapid.Uint32().Draw(t, "asn"), ReporterASN: rapid.Uint32().Draw(t, "reporter asn"), ReporterNet: rapid.Uint64().Draw(t, "net"), ASName: text.Draw(t, "as"),
 		Flags: SignalFlags(rapid.Byte().Draw(t, "flags")), Detail: rapid.SliceOfN(rapid.Byte(), 0, 400).Draw(t, "detail"),
 	}
 })
@@ -77,10 +77,11 @@ func TestDecodedSignalsAndTheirBuffer(t *testing.T) {
 // signalGolden is one signal in the form that streams on disk hold. When this
 // test fails, the format has changed: recordVersion must grow, and
 // DecodeSignals go on reading the old form.
-const signalGolden = "01" + "05" + "01" + // version, flags, trust
+const signalGolden = "02" + "05" + "01" + // version, flags, trust
 	"000102030405060708090a0b0c0d0e0f" +
 	"00000000000000000000ffff23bc31b080" + // source
 	"c0a4e5debf969803" + "80a0a8debf969803" + "c703" + // received, at, ASN
+	"c91e" + "8aa3b804" + // reporter's AS and network
 	"026d31" + "026f31" + // machine, organisation
 	"1463726f776473656375726974792f7373682d6266" + "00" + "03302e31" + // scenario, hash, version
 	"0863726f7764736563" + "025553" + "06476f6f676c65" + "00" + "00" + // kind, country, AS, scope, value
@@ -92,6 +93,7 @@ func TestSignalGolden(t *testing.T) {
 		Received: time.Date(2026, 11, 20, 12, 0, 1, 0, time.UTC), At: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC),
 		Source: source(t, "35.188.49.176"), Scenario: "crowdsecurity/ssh-bf", Version: "0.1", Trust: TrustCertified,
 		Kind: "crowdsec", Country: "US", ASN: 455, ASName: "Google", Flags: Counts | Decided, Detail: []byte("{}"),
+		ReporterASN: 3913, ReporterNet: 0x8e118a,
 	}
 	if got := hex.EncodeToString(AppendSignal(nil, &s)); got != signalGolden {
 		t.Errorf("got  %s\nwant %s", got, signalGolden)
@@ -106,6 +108,22 @@ func TestSignalGolden(t *testing.T) {
 	}
 	if diff := cmp.Diff([]Signal{s}, out, sameSignals); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	// The version before, as it stands in streams during an upgrade.
+	old := strings.Replace("01"+strings.TrimPrefix(signalGolden, "02"), "c91e"+"8aa3b804", "", 1)
+	if data, err = hex.DecodeString(old); err != nil {
+		t.Fatal(err)
+	}
+	if out, err = decoded(data); err != nil {
+		t.Fatal(err)
+	}
+	s.ReporterASN, s.ReporterNet = 0, 0
+	if diff := cmp.Diff([]Signal{s}, out, sameSignals); diff != "" {
+		t.Errorf("version 1 (-want +got):\n%s", diff)
+	}
+	if got := SignalBoundary(append(data, data...), len(data)); got != len(data) {
+		t.Errorf("boundary at %d of two signals of version 1 with %d bytes", got, len(data))
 	}
 }
 

@@ -53,6 +53,9 @@ const (
 	// Decided: the engine acted on it (it carries at least one decision, or came
 	// over v2, which has no decisions but sends only what was acted on).
 	Decided
+	// Honeypot: by a machine that nobody has business with, so that whoever
+	// comes is up to no good.
+	Honeypot
 )
 
 // Signal is one report by one machine about one source at one time. It is
@@ -73,7 +76,10 @@ type Signal struct {
 	Country      string // ISO 3166 alpha-2 as the engine enriched it, or ""
 	ASN          uint32
 	ASName       string
-	Flags        SignalFlags
+	// From where the machine sent it: who sits in one place is one voice.
+	ReporterASN uint32 // 0 = unknown
+	ReporterNet uint64 // see NetworkOf; 0 = unknown
+	Flags       SignalFlags
 	// Detail is a JSON object of what only the owner may see: message, context,
 	// decisions. Empty when there is none.
 	Detail []byte

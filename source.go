@@ -82,6 +82,9 @@ func (s Source) String() string {
 	}
 }
 
+// Compare orders sources by address, then the wider range first.
+func (s Source) Compare(other Source) int { return s.prefix.Compare(other.prefix) }
+
 // MarshalText writes what String does; nothing for the zero Source.
 func (s Source) MarshalText() ([]byte, error) {
 	if !s.IsValid() {

@@ -46,6 +46,8 @@ type Config struct {
 	Limits    Limits
 	// Addr says which address a client has, behind proxies too; always a valid one.
 	Addr func(*http.Request) netip.Addr
+	// ASN says in which AS an address is, 0 when it is not known.
+	ASN func(netip.Addr) uint32
 	// Answer is what a client reads at the moment when it is banned; Gate has the
 	// same for later.
 	Answer abuse.Answer

@@ -3,6 +3,7 @@ package edge
 import (
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"muster"
@@ -24,9 +25,11 @@ func (e *Edge) signals(w http.ResponseWriter, r *http.Request, version publish.V
 	}
 	defer release()
 
+	addr := e.cfg.Addr(r)
 	batch := e.cfg.Ingest.Batch(ingest.Sender{
 		Machine: id.Machine, Organisation: id.Organisation,
 		Active: id.State == muster.Active, Fleet: id.Fleet, V2: version == publish.V2,
+		Honeypot: id.Honeypot, ASN: e.cfg.ASN(addr), Net: networkOf(addr),
 	})
 	defer batch.Drop()
 	var (
@@ -214,4 +217,13 @@ func (e *Edge) report(w http.ResponseWriter, r *http.Request, kind string, decod
 	}
 	e.cfg.Machines.Touch(id.Machine, enroll.ContactMetrics, clip(version))
 	return e.ok(w)
+}
+
+// networkOf returns the network that a machine reports from; none for private
+// addresses, which are behind the same router as this server, whoever has them.
+func networkOf(addr netip.Addr) uint64 {
+	if addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() {
+		return 0
+	}
+	return muster.NetworkOf(addr)
 }

@@ -241,11 +241,12 @@ type Identity struct {
 	Plan         muster.Plan
 	Fleet        muster.FleetPolicy
 	Sharing      bool // it has pushed signals
+	Honeypot     bool
 }
 
 // identity says who a machine is now.
 func (s *Service) identity(r *record) Identity {
-	id := Identity{Machine: r.ID, State: r.State, Sharing: r.entry.seen[ContactPush].Load() != 0}
+	id := Identity{Machine: r.ID, State: r.State, Sharing: r.entry.seen[ContactPush].Load() != 0, Honeypot: r.Honeypot}
 	if r.State == muster.Active {
 		o := s.organisation(r.Organisation)
 		id.Organisation, id.Plan, id.Fleet = o.ID, o.Plan, o.Fleet

@@ -21,6 +21,9 @@ type Sender struct {
 	Active       bool
 	Fleet        muster.FleetPolicy
 	V2           bool // spoken over /v2: signals carry no decisions, but only acted-on alerts are sent
+	Honeypot     bool
+	ASN          uint32 // of the address that it sends from, 0 = unknown
+	Net          uint64 // see muster.NetworkOf, 0 = unknown
 }
 
 // Item is one signal as its sender put it, decoded but not yet believed.
@@ -131,6 +134,8 @@ func (b *Batch) Add(index int, it *Item) {
 		Country:      country(it.Country),
 		ASName:       cut(it.ASName),
 		ASN:          it.ASN,
+		ReporterASN:  b.sender.ASN,
+		ReporterNet:  b.sender.Net,
 	}
 	if len(it.Detail) <= maxDetail {
 		s.Detail = it.Detail
@@ -207,6 +212,9 @@ const (
 // flags says what the signal may influence (consensus.md, section 2).
 func (b *Batch) flags(s *muster.Signal, it *Item) muster.SignalFlags {
 	var f muster.SignalFlags
+	if b.sender.Honeypot {
+		f |= muster.Honeypot
+	}
 	decided := it.Decisions > 0 && !it.Simulated || b.sender.V2
 	if decided {
 		f |= muster.Decided

@@ -4,18 +4,15 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"muster"
 	"muster/internal/console"
 	"muster/internal/ingest"
-	"muster/internal/policy"
+	"muster/internal/jury"
 	"muster/internal/store"
-	"muster/internal/tally"
 )
 
 // ledger gives the judge its view of the database.
@@ -31,7 +28,21 @@ func (l ledger) EachEvidence(ctx context.Context, fn func(muster.EvidenceRow) er
 
 func (l ledger) LastVerdict(ctx context.Context) (time.Time, error) { return l.db.LastVerdict(ctx) }
 
-func (l ledger) Commit(ctx context.Context, fn func(tally.Tx) error) error {
+func (l ledger) EachNumber(ctx context.Context, fn func(muster.Number) error) error {
+	return l.db.EachNumber(ctx, fn)
+}
+
+func (l ledger) EachTrust(ctx context.Context, fn func(muster.TrustRow) error) error {
+	return l.db.EachTrust(ctx, fn)
+}
+
+func (l ledger) EachBehaviour(ctx context.Context, fn func(muster.BehaviourRow) error) error {
+	return l.db.EachBehaviour(ctx, fn)
+}
+
+func (l ledger) Epoch(ctx context.Context) (uint64, []byte, error) { return l.db.Epoch(ctx) }
+
+func (l ledger) Commit(ctx context.Context, fn func(jury.Tx) error) error {
 	err := l.db.Tally(ctx, func(tx *store.TallyTx) error { return fn(ledgerTx{tx}) })
 	if errors.Is(err, store.ErrFenced) {
 		return fencedOff{err}
@@ -73,12 +84,27 @@ func (t ledgerTx) PutVerdicts(vs []muster.Verdict) error {
 type changelog struct{ db *store.DB }
 
 func (c changelog) Listed(ctx context.Context, fn func(muster.Verdict) error) error {
-	return c.db.EachVerdict(ctx, false, fn)
+	return c.db.EachVerdict(ctx, false, func(v muster.Verdict) error {
+		if softer(&v) {
+			return nil
+		}
+		return fn(v)
+	})
 }
 
 func (c changelog) Changed(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
-	return c.db.VerdictsChanged(ctx, since, limit)
+	list, err := c.db.VerdictsChanged(ctx, since, limit)
+	for i := range list {
+		if softer(&list[i]) {
+			list[i].Listed = false
+		}
+	}
+	return list, err
 }
+
+// softer reports whether readers should do something else than ban a source: the
+// decision stream can carry bans only.
+func softer(v *muster.Verdict) bool { return v.Listed && v.Remedy == muster.RemedyCaptcha }
 
 // reports keeps what machines tell about themselves.
 type reports struct {
@@ -96,49 +122,6 @@ func (r reports) AppendRemovals(ctx context.Context, removal muster.Removal) err
 	}
 	r.bells.ring(bellRemovals, "")
 	return nil
-}
-
-// allowlist is the union of the configuration's entries and the operator's.
-type allowlist struct {
-	db    *store.DB
-	fixed []muster.Source
-	now   func() time.Time
-
-	compiled atomic.Pointer[policy.Allowlist]
-	ends     atomic.Int64 // when the first of the entries in force ends, Unix microseconds; 0 = none does
-}
-
-// load reads the entries in force.
-func (a *allowlist) load(ctx context.Context) error {
-	entries, err := a.db.AllowEntries(ctx, a.now())
-	if err != nil {
-		return fmt.Errorf("reading the allowlist: %w", err)
-	}
-	ends := int64(0)
-	for _, e := range entries {
-		if at := e.ExpiresAt; !at.IsZero() && (ends == 0 || at.UnixMicro() < ends) {
-			ends = at.UnixMicro()
-		}
-	}
-	a.ends.Store(ends)
-	for _, s := range a.fixed {
-		entries = append(entries, muster.AllowEntry{Source: s, Reason: "publish.allowlist in the configuration"})
-	}
-	a.compiled.Store(policy.NewAllowlist(entries))
-	return nil
-}
-
-// due reports whether an entry in force has ended since the last load.
-func (a *allowlist) due() bool {
-	ends := a.ends.Load()
-	return ends != 0 && a.now().UnixMicro() >= ends
-}
-
-func (a *allowlist) current() *policy.Allowlist { return a.compiled.Load() }
-
-func (a *allowlist) covers(s muster.Source) bool {
-	_, ok := a.current().Covers(s)
-	return ok
 }
 
 // records gives the management API its view of the database.

@@ -20,7 +20,7 @@ const (
 	bellMachines  = "machines"  // a machine changed; payload: its id, or "" for organisations and token keys
 	bellOrders    = "orders"    // a machine has an order; payload: its id
 	bellRemovals  = "removals"  // decisions were deleted by operators; no payload
-	bellAllowlist = "allowlist" // the allowlist changed; no payload
+	bellTruth     = "truth"     // the allowlist or the canaries changed; no payload
 	bellAbuse     = "abuse"     // bans and logins at other nodes; payload: abuse's own
 )
 
@@ -103,7 +103,7 @@ func (n *node) listen(context.Context) error {
 		},
 		bellMachines:  n.machineChanged,
 		bellRemovals:  func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
-		bellAllowlist: func(ctx context.Context, _ string, _ bool) { n.allowlistChanged(ctx) },
+		bellTruth:     func(ctx context.Context, _ string, _ bool) { n.truthChanged(ctx) },
 		bellAbuse: func(ctx context.Context, message string, all bool) {
 			if err := n.abuse.Hear(ctx, []byte(message), all); err != nil {
 				n.log.Warn("what another node told about bans was not taken in; the next comparison with the database finds it", ops.KeyError, err)
@@ -189,14 +189,15 @@ func (n *node) withdrawLate(ctx context.Context) error {
 	return err
 }
 
-// allowlistChanged reads the allowlist and judges again what it concerns.
-func (n *node) allowlistChanged(ctx context.Context) {
-	if err := n.allow.load(ctx); err != nil {
-		n.log.Error("the allowlist could not be read: the one before stays in force until it changes again", ops.KeyError, err)
+// truthChanged reads the allowlist and the canaries and judges again what they
+// concern.
+func (n *node) truthChanged(ctx context.Context) {
+	if err := n.truth.load(ctx); err != nil {
+		n.log.Error("the allowlist and the canaries could not be read: those before stay in force until they change again", ops.KeyError, err)
 		return
 	}
 	n.publisher.Invalidate()
-	if err := n.worker.SetAllowlist(ctx, n.allow.current()); err != nil && ctx.Err() == nil {
-		n.log.Error("verdicts could not be brought in line with the allowlist; what it names is kept out of every answer all the same", ops.KeyError, err)
+	if err := n.worker.SetTruth(ctx, n.truth.current()); err != nil && ctx.Err() == nil {
+		n.log.Error("verdicts could not be brought in line with the allowlist and the canaries; what they name is kept out of every answer all the same", ops.KeyError, err)
 	}
 }

@@ -62,8 +62,10 @@ type Config struct {
 	Stream StreamConfig `yaml:"stream"`
 	// How long data is kept.
 	Retention RetentionConfig `yaml:"retention"`
-	// When an address is published to everybody.
+	// When an address is published, and for how long.
 	Publish PublishConfig `yaml:"publish"`
+	// What is looked up about addresses.
+	Enrich EnrichConfig `yaml:"enrich"`
 	// The CrowdSec hub.
 	Hub HubConfig `yaml:"hub"`
 	// Orders to machines (PAPI).
@@ -206,23 +208,33 @@ type StreamConfig struct {
 type RetentionConfig struct {
 	// How long the alerts of an organisation are kept for it. Whole days.
 	Alerts time.Duration `yaml:"alerts" range:"1d..3650d"`
+	// How long it is kept how verdicts and the trust in machines came about.
+	History time.Duration `yaml:"history" range:"1d..3650d"`
 	// How long it is kept who changed what.
 	Audit time.Duration `yaml:"audit" range:"1d..3650d"`
 }
 
-// PublishConfig is the section publish.
+// PublishConfig is the section publish. Whom the crowd convicts is not set here:
+// docs/consensus.md says how it is decided.
 type PublishConfig struct {
-	// Distinct machines that must report an address within publish.window.
-	Watchers int `yaml:"watchers" range:"1..16"`
-	// Distinct organisations that these machines must belong to.
-	Organisations int `yaml:"organisations" range:"1..16"`
-	// Time within which the reports must come.
-	Window time.Duration `yaml:"window" range:"1m..30d"`
-	// How long after the last report an address stays published.
+	// How long after the last report an address stays published. Repeated conviction
+	// makes it longer.
 	Expiry time.Duration `yaml:"expiry" range:"1h..30d"`
 	// Addresses and ranges that are never published, whoever reports them. Private
 	// and reserved addresses never are, listed here or not.
 	Allowlist []muster.Source `yaml:"allowlist"`
+	// Addresses and ranges that many people share: carriers' NAT, VPN exits. More is
+	// asked for before one is listed, for a shorter time, and the remedy is a captcha,
+	// which the community blocklist cannot carry.
+	Shared []muster.Source `yaml:"shared"`
+}
+
+// EnrichConfig is the section enrich.
+type EnrichConfig struct {
+	// Path of a database of AS numbers in MMDB form, such as GeoLite2-ASN.mmdb. With
+	// it, machines in one AS count as one crowd; without it, those in one network (/24,
+	// IPv6 /48). Read anew when the file changes.
+	ASN string `yaml:"asn"`
 }
 
 // HubConfig is the section hub.
@@ -265,8 +277,8 @@ func DefaultConfig() *Config {
 			MaxAge: 3 * day, MaxFuture: 10 * time.Minute, Linger: 2 * time.Millisecond, Queue: 64 * MiB,
 		},
 		Stream:    StreamConfig{MaxAge: 3 * day, MaxBytes: 8 * GiB},
-		Retention: RetentionConfig{Alerts: 30 * day, Audit: 365 * day},
-		Publish:   PublishConfig{Watchers: 3, Organisations: 2, Window: day, Expiry: 3 * day},
+		Retention: RetentionConfig{Alerts: 30 * day, History: 90 * day, Audit: 365 * day},
+		Publish:   PublishConfig{Expiry: 3 * day},
 		Orders:    OrdersConfig{Keep: day},
 	}
 }

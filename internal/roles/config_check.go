@@ -54,10 +54,6 @@ func validate(c *Config, fail func(path string, err error)) {
 		fail("limits.inflight", fmt.Errorf("is %s: expected at least limits.decoded, %s, or no such body could ever be taken",
 			c.Limits.InFlight, c.Limits.Decoded))
 	}
-	if c.Publish.Organisations > c.Publish.Watchers {
-		fail("publish.organisations", fmt.Errorf("is %d: expected at most publish.watchers, %d, because each machine belongs to one organisation",
-			c.Publish.Organisations, c.Publish.Watchers))
-	}
 	if c.Retention.Alerts%(24*time.Hour) != 0 {
 		fail("retention.alerts", fmt.Errorf("expected whole days, like 30d, got %s", FormatDuration(c.Retention.Alerts)))
 	}

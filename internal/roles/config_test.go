@@ -63,12 +63,12 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"traces.endpoint": "http://c:4318", "traces.sample": "0.5", "tokens.lifetime": "1h", "tokens.spread": "0.1",
 		"limits.body": "1MiB", "limits.decoded": "2MiB", "limits.signals": "5", "limits.inflight": "1GiB", "limits.request_timeout": "5s",
 		"limits.poll": "10s", "limits.polls": "7", "ingest.max_age": "1d", "ingest.max_future": "1s", "ingest.linger": "10ms",
-		"ingest.queue": "1GiB", "stream.max_age": "7d", "stream.max_bytes": "1TiB", "retention.alerts": "365d", "publish.watchers": "9",
-		"publish.organisations": "1", "publish.window": "1h", "publish.expiry": "2d", "publish.allowlist": "1.2.3.4,2001:db8::/32",
+		"ingest.queue": "1GiB", "stream.max_age": "7d", "stream.max_bytes": "1TiB", "retention.alerts": "365d",
+		"publish.expiry": "2d", "publish.allowlist": "1.2.3.4,2001:db8::/32",
 		"hub.index": "/hub/.index.json", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
 		"ratelimit.logins": "0", "ratelimit.wrong_passwords": "3", "ratelimit.window": "10m", "ratelimit.ban.duration": "6h",
 		"ratelimit.ban.scope": "login", "ratelimit.ban.extend_on_retry": "false", "ratelimit.exempt": "192.0.2.0/24,2001:db8::/48",
-		"ratelimit.appeal": "abuse@example.org", "ratelimit.max_bans": "1000", "ratelimit.max_counters": "50000", "retention.audit": "30d",
+		"ratelimit.appeal": "abuse@example.org", "ratelimit.max_bans": "1000", "ratelimit.max_counters": "50000", "retention.audit": "30d", "retention.history": "7d", "publish.shared": "100.64.0.0/10,2001:db8::/32", "enrich.asn": "/x.mmdb",
 	}
 	settings, _ := settingsOf(DefaultConfig())
 	for _, s := range settings {
@@ -179,13 +179,13 @@ func TestExpansion(t *testing.T) {
 		}
 	}
 	// What a variable holds is a value, never more YAML; numbers may come from it.
-	write(t, "data_dir: ${TEXT}/$$x\npublish:\n  watchers: ${N}\n")
+	write(t, "data_dir: ${TEXT}/$$x\nlimits:\n  signals: ${N}\n")
 	c, err := LoadConfig(ConfigSource{File: "muster.yaml", Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.DataDir != "a: b # ${HOST}/$x" || c.Publish.Watchers != 4 {
-		t.Errorf("data_dir %q, publish.watchers %d", c.DataDir, c.Publish.Watchers)
+	if c.DataDir != "a: b # ${HOST}/$x" || c.Limits.Signals != 4 {
+		t.Errorf("data_dir %q, limits.signals %d", c.DataDir, c.Limits.Signals)
 	}
 }
 
@@ -249,8 +249,8 @@ func TestErrorsOfEnvironmentAndFlags(t *testing.T) {
 			"--data-dir: data_dir: expected a directory, got nothing",
 		},
 		"combination": {
-			ConfigSource{Env: []string{"MUSTER_PUBLISH__WATCHERS=1"}},
-			"publish.organisations: is 2: expected at most publish.watchers, 1, because each machine belongs to one organisation",
+			ConfigSource{Env: []string{"MUSTER_LIMITS__DECODED=1GiB"}},
+			"limits.inflight: is 256MiB: expected at least limits.decoded, 1GiB, or no such body could ever be taken",
 		},
 		"no file": {
 			ConfigSource{File: "absent.yaml"},
@@ -291,7 +291,7 @@ func TestDefaultsAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	got.Publish.Allowlist, got.Proxies.Trusted, got.RateLimit.Exempt = nil, nil, nil // [] reads as an empty list
+	got.Publish.Allowlist, got.Proxies.Trusted, got.RateLimit.Exempt, got.Publish.Shared = nil, nil, nil, nil // [] reads as an empty list
 	if diff := cmp.Diff(DefaultConfig(), got, equal); diff != "" {
 		t.Error(diff)
 	}

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,17 +12,20 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"muster"
 	"muster/internal/abuse"
-	"muster/internal/consensus"
 	"muster/internal/console"
+	"muster/internal/crowd"
 	"muster/internal/edge"
+	"muster/internal/enrich"
 	"muster/internal/enroll"
 	"muster/internal/ingest"
+	"muster/internal/jury"
 	"muster/internal/ops"
 	"muster/internal/orders"
 	"muster/internal/peer"
@@ -29,8 +33,8 @@ import (
 	"muster/internal/publish"
 	"muster/internal/store"
 	"muster/internal/stream"
-	"muster/internal/tally"
-)
+	"muster/internal/unban"
+	)
 
 // Serve runs the edge, judge and console roles in this process until ctx ends,
 // and drains. What a person should see at the start (where it listens, how to
@@ -58,6 +62,9 @@ func Serve(ctx context.Context, cfg *Config, version string, log *slog.Logger, o
 	if err := n.build(ctx); err != nil {
 		return err
 	}
+	if n.asn != nil {
+		defer closing(log, "database of AS numbers", n.asn.Close)
+	}
 	return n.run(ctx)
 }
 
@@ -79,9 +86,11 @@ type node struct {
 	abuse     *abuse.Service
 	committer *ingest.Committer
 	publisher *publish.Publisher
-	worker    *tally.Worker
+	worker    *jury.Worker
+	unbans    *unban.Service
+	asn       *enrich.ASN // nil without a database
 	orders    *orders.Service
-	allow     *allowlist
+	truth     *truth
 
 	listener, admin, debug net.Listener // debug is nil when metrics.listen is empty
 	public                 string       // base URL, ends in "/"
@@ -142,7 +151,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	hub, err := readHub(cfg.Hub.Index)
+	hub, taxonomy, err := readHub(cfg.Hub.Index)
 	if err != nil {
 		return err
 	}
@@ -166,21 +175,29 @@ func (n *node) build(ctx context.Context) (err error) {
 		Log: n.bus, Rules: rules, Linger: cfg.Ingest.Linger, QueueBytes: int(cfg.Ingest.Queue),
 		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
-	n.allow = &allowlist{db: n.db, fixed: cfg.Publish.Allowlist, now: n.now}
-	if err := n.allow.load(ctx); err != nil {
+	n.truth = &truth{db: n.db, fixed: cfg.Publish.Allowlist, wide: policy.NewAllowlist(entriesOf(cfg.Publish.Shared)), now: n.now}
+	if err := n.truth.load(ctx); err != nil {
 		return err
 	}
 	n.publisher = publish.New(publish.Config{
-		Verdicts: changelog{n.db}, Allowed: n.allow.covers, Now: n.now, Logger: n.log, Registerer: n.registry,
+		Verdicts: changelog{n.db}, Allowed: n.truth.covers, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
-	n.worker = tally.New(tally.Config{
-		Open: n.openReader, Ledger: ledger{n.db}, Partition: ingest.SourcePartition, Allowlist: n.allow.current(),
-		Judge: consensus.Quorum{
-			Machines: cfg.Publish.Watchers, Organisations: cfg.Publish.Organisations,
-			Window: cfg.Publish.Window, Expiry: cfg.Publish.Expiry,
-		},
+	if cfg.Enrich.ASN != "" {
+		if n.asn, err = enrich.Open(cfg.Enrich.ASN); err != nil {
+			return err
+		}
+	}
+	parameters := crowd.Default()
+	parameters.Listing.Expiry = cfg.Publish.Expiry
+	parameters.Listing.ShortExpiry = min(parameters.Listing.ShortExpiry, cfg.Publish.Expiry)
+	n.worker = jury.New(jury.Config{
+		Open: n.openReader, Ledger: ledger{n.db}, Partition: ingest.SourcePartition, Parameters: parameters,
+		Prior: priors(taxonomy), Scenarios: scenariosOf(taxonomy), Truth: n.truth.current(),
 		Member: n.isMember, Changed: func() { n.bells.ring(bellVerdicts, "") },
 		Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	n.unbans = unban.New(unban.Config{
+		Store: n.db, List: communityList{n}, Judge: unbanJudge{n.worker}, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	n.orders = orders.New(orders.Config{
 		Outbox: n.db, Ring: n.bells.order, Keep: cfg.Orders.Keep, MaxWaiting: cfg.Limits.Polls,
@@ -214,20 +231,44 @@ func noneAsNegative(v float64) float64 {
 	return v
 }
 
-func readHub(path string) (*policy.Hub, error) {
+// readHub returns what the hub's index knows: the digests of its scenarios, nil
+// without an index, and what they are worth as evidence.
+func readHub(path string) (*policy.Hub, *policy.Taxonomy, error) {
 	if path == "" {
-		return nil, nil
+		return nil, policy.BuiltInTaxonomy(), nil
 	}
-	f, err := os.Open(path)
+	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening the hub index (setting hub.index): %w", err)
+		return nil, nil, fmt.Errorf("opening the hub index (setting hub.index): %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	hub, err := policy.ReadHub(f)
+	hub, err := policy.ReadHub(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("reading the hub index %s (setting hub.index): %w", path, err)
+		return nil, nil, fmt.Errorf("reading the hub index %s (setting hub.index): %w", path, err)
 	}
-	return hub, nil
+	taxonomy, err := policy.ReadTaxonomy(bytes.NewReader(raw))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the hub index %s (setting hub.index): %w", path, err)
+	}
+	return hub, taxonomy, nil
+}
+
+// priors gives the judge its view of the taxonomy.
+func priors(t *policy.Taxonomy) func(string) crowd.Prior {
+	return func(scenario string) crowd.Prior {
+		p := t.Of(scenario)
+		return crowd.Prior{Confidence: p.Confidence, Spoofable: p.Spoofable}
+	}
+}
+
+// scenariosOf lists what a taxonomy knows.
+func scenariosOf(t *policy.Taxonomy) []string {
+	names := make([]string, 0, t.Len())
+	t.All(func(scenario string, _ policy.Prior) bool {
+		names = append(names, scenario)
+		return true
+	})
+	slices.Sort(names)
+	return names
 }
 
 // isMember reports whether a machine's word as a member of organisation counts.
@@ -238,7 +279,7 @@ func (n *node) isMember(id, organisation string) bool {
 
 // openReader follows the partitions that this node owns: all of them, while
 // there is one node.
-func (n *node) openReader(ctx context.Context, from [muster.Partitions]uint64) (tally.Reader, error) {
+func (n *node) openReader(ctx context.Context, from [muster.Partitions]uint64) (jury.Reader, error) {
 	all := make([]uint8, muster.Partitions)
 	for p := range all {
 		all[p] = uint8(p)
@@ -258,6 +299,7 @@ func (n *node) run(ctx context.Context) error {
 		ops.Service{Name: "publisher", Start: n.publisher.Load, Run: n.publisher.Run},
 		ops.Service{Name: "bells", Start: n.listen, Run: n.bells.run},
 		ops.Service{Name: "judge", Run: n.worker.Run, StopTimeout: 30 * time.Second},
+		ops.Service{Name: "unbans", Run: n.unbans.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "ingest", Run: n.committer.Run, StopTimeout: 30 * time.Second},
 	)
 	for _, job := range n.jobs() {
@@ -297,7 +339,7 @@ func (n *node) edge(api *console.API) *edge.Edge {
 	l := n.cfg.Limits
 	return edge.New(edge.Config{
 		Machines: n.machines, Ingest: n.committer, Publisher: n.publisher, Orders: n.orders,
-		Reports: reports{n.db, n.bells}, Abuse: n.abuse, Addr: n.clientAddr, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: others, Now: n.now,
+		Reports: reports{n.db, n.bells}, Abuse: n.abuse, Addr: n.clientAddr, ASN: n.asnOf, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: others, Now: n.now,
 		Limits: edge.Limits{
 			Body: int64(l.Body), Decoded: int64(l.Decoded), Signals: l.Signals,
 			InFlight: int64(l.InFlight), Poll: l.Poll,
@@ -309,7 +351,9 @@ func (n *node) consoleConfig() console.Config {
 	return console.Config{
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
-		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellAllowlist, ""); return nil },
+		Unbans: n.unbans,
+		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
+		CanariesChanged:      func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
 		PublicURL:            n.public, Version: n.version, Now: n.now,
 	}
@@ -363,10 +407,20 @@ func (n *node) jobs() []ops.Job {
 	const chunk = 5_000 // rows deleted at once, so that others get to write in between
 	return []ops.Job{
 		{Name: "allowlist", Interval: 30 * time.Second, Log: n.log, Do: func(context.Context) error {
-			if n.allow.due() {
-				n.bells.ring(bellAllowlist, "")
+			if n.truth.due() {
+				n.bells.ring(bellTruth, "")
 			}
 			return nil
+		}},
+		{Name: "AS numbers", Interval: time.Minute, Log: n.log, Do: func(context.Context) error {
+			if n.asn == nil {
+				return nil
+			}
+			changed, err := n.asn.Reload()
+			if changed {
+				n.log.Info("the database of AS numbers was read anew", "path", n.cfg.Enrich.ASN)
+			}
+			return err
 		}},
 		{Name: "late removals", Interval: lateReports / 3, Log: n.log, Do: n.withdrawLate},
 		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
@@ -379,7 +433,10 @@ func (n *node) jobs() []ops.Job {
 			_, err5 := n.db.DeleteEndedBans(ctx, now)
 			_, err6 := n.db.DeleteEndedOverrides(ctx, now)
 			err7 := prune(func() (int, error) { return n.db.PruneAudit(ctx, now.Add(-n.cfg.Retention.Audit), chunk) }, chunk)
-			return errors.Join(err1, err2, err3, err4, err5, err6, err7)
+			history := now.Add(-n.cfg.Retention.History)
+			err8 := prune(func() (int, error) { return n.db.PruneTrustEvents(ctx, history, chunk) }, chunk)
+			err9 := prune(func() (int, error) { return n.db.PruneVerdictHistory(ctx, history, chunk) }, chunk)
+			return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9)
 		}},
 	}
 }

@@ -116,22 +116,22 @@ func TestUpgradeToTrust(t *testing.T) {
 		Reasons: muster.Reasons{Machines: 3, Organisations: 2, Scenarios: []string{"a/b"}, First: 1, Last: 2, Rule: "three"},
 	}
 	sameSource := cmp.Comparer(func(a, b muster.Source) bool { return a == b })
-	v, err := db.Verdict(ctx, muster.Network, listed.Source)
-	if diff := cmp.Diff(listed, v, sameSource); err != nil || diff != "" {
-		t.Fatalf("the verdict: %v %s", err, diff)
+	// The judge of the first release is gone, and its verdicts with its evidence.
+	if v, err := db.Verdict(ctx, muster.Network, listed.Source); muster.CodeOf(err) != muster.NotFound {
+		t.Fatalf("the verdict: %+v, %v", v, err)
 	}
 
-	// It goes on, which is no change, and ends, which is one.
+	// A listing begins, goes on, which is no change, and ends, which is one.
 	goesOn, ended := listed, listed
 	goesOn.Changed = first.Add(time.Second)
 	ended.Changed, ended.Listed = first.Add(time.Minute), false
-	for _, v := range []muster.Verdict{goesOn, ended} {
+	for _, v := range []muster.Verdict{listed, goesOn, ended} {
 		if err := db.Tally(ctx, func(tx *store.TallyTx) error { return tx.PutVerdicts([]uint8{3}, []muster.Verdict{v}) }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	history, err := db.VerdictHistory(ctx, listed.Source, muster.Network, 0)
-	if diff := cmp.Diff([]muster.Verdict{ended}, history, sameSource); err != nil || diff != "" {
+	if diff := cmp.Diff([]muster.Verdict{ended, listed}, history, sameSource); err != nil || diff != "" {
 		t.Fatalf("the history: %v %s", err, diff)
 	}
 }

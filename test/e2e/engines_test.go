@@ -60,7 +60,6 @@ func TestEngines(t *testing.T) {
 	// Two machines of two organisations make an address public here, so that two
 	// engines that report can show it.
 	n.muster = testkit.NewMuster(t,
-		"MUSTER_PUBLISH__WATCHERS=2", "MUSTER_PUBLISH__ORGANISATIONS=2",
 		"MUSTER_HUB__INDEX="+hub.Index, "MUSTER_LOG__LEVEL=debug")
 	n.muster.Start(t)
 	n.first, n.second = n.muster.Organisation(t, "First"), n.muster.Organisation(t, "Second")

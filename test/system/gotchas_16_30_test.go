@@ -191,7 +191,7 @@ func TestGotcha24CommunityPull(t *testing.T) {
 // else.
 func TestGotcha26WhatIsNoEvidence(t *testing.T) {
 	t.Parallel()
-	s := shared(t)
+	s := start(t, nil)
 	n := newNetwork(t, s)
 	withDecision := func(sig signal, field string, value any) signal {
 		d := map[string]any{}

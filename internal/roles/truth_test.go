@@ -29,7 +29,7 @@ func TestAllowlistEntriesEnd(t *testing.T) {
 		}
 		return s
 	}
-	a := &allowlist{db: db, fixed: []muster.Source{source("9.9.9.9")}, now: func() time.Time { return now }}
+	a := &truth{db: db, fixed: []muster.Source{source("9.9.9.10")}, now: func() time.Time { return now }}
 	err = db.PutAllowEntries(t.Context(), []muster.AllowEntry{
 		{Source: source("1.2.3.4"), CreatedAt: now, ExpiresAt: now.Add(time.Hour)},
 		{Source: source("1.2.3.5"), CreatedAt: now, ExpiresAt: now.Add(2 * time.Hour)},
@@ -55,11 +55,16 @@ func TestAllowlistEntriesEnd(t *testing.T) {
 			t.Errorf("at %s: due again right after loading", now.Format(time.TimeOnly))
 		}
 	}
-	check(false, map[string]bool{"9.9.9.9": true, "1.2.3.4": true, "1.2.3.5": true, "1.2.3.6": true, "1.2.3.7": false})
+	check(false, map[string]bool{"9.9.9.10": true, "9.9.9.9": true, "1.2.3.4": true, "1.2.3.5": true, "1.2.3.6": true, "1.2.3.7": false})
 	now = now.Add(time.Hour - time.Microsecond)
 	check(false, map[string]bool{"1.2.3.4": true})
 	now = now.Add(time.Microsecond)
-	check(true, map[string]bool{"9.9.9.9": true, "1.2.3.4": false, "1.2.3.5": true, "1.2.3.6": true})
+	check(true, map[string]bool{"9.9.9.10": true, "9.9.9.9": true, "1.2.3.4": false, "1.2.3.5": true, "1.2.3.6": true})
 	now = now.Add(time.Hour)
-	check(true, map[string]bool{"9.9.9.9": true, "1.2.3.5": false, "1.2.3.6": true})
+	check(true, map[string]bool{"9.9.9.10": true, "1.2.3.5": false, "1.2.3.6": true})
+	// Canaries are covered too, and ranges around them.
+	if err := db.PutCanaries(t.Context(), []muster.Canary{{ID: "x", Kind: muster.CanaryAddress, Value: "1.2.4.1", Origin: "operator"}}); err != nil {
+		t.Fatal(err)
+	}
+	check(false, map[string]bool{"1.2.4.1": true, "1.2.4.0/24": true, "1.2.4.2": false})
 }

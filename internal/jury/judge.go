@@ -1,0 +1,268 @@
+package jury
+
+import (
+	"slices"
+	"time"
+
+	"muster"
+	"muster/internal/crowd"
+)
+
+// tickSeconds is how often what is due is done; trust is rated anew every
+// ticksPerEpoch ticks.
+const (
+	tickSeconds   = 10
+	ticksPerEpoch = 30
+)
+
+// fold adds a signal to the evidence on its source.
+func (w *Worker) fold(s *muster.Signal) {
+	if !s.Source.IsValid() || s.Flags&(muster.Counts|muster.Fleet) == 0 || !w.cfg.Member(s.Machine, s.Organisation) {
+		return
+	}
+	r := crowd.Report{
+		Machine: w.number(machines, s.Machine), Organisation: w.number(organisations, s.Organisation),
+		AS: s.ReporterASN, Prefix: s.ReporterNet, Behaviour: uint16(w.number(scenarios, s.Scenario)),
+		At: s.At.Unix(), Counts: s.Flags&muster.Counts != 0, Fleet: s.Flags&muster.Fleet != 0, Honeypot: s.Flags&muster.Honeypot != 0,
+	}
+	rec := &w.records[r.Machine]
+	if r.Counts {
+		last := rec.LastHeard
+		if rec.Heard(r.Organisation, r.AS, s.Received.Unix()) || rec.Blocked || rec.Honeypot != r.Honeypot {
+			rec.Blocked, rec.Honeypot = false, r.Honeypot
+			w.move(r.Machine)
+		} else {
+			rec.LastHeard = last // what is not stored must not be known: a restart would judge otherwise
+		}
+	}
+	h := w.of(s.Source)
+	w.table.Fold(&h.ev, r)
+	if h.heard == 0 {
+		w.heard = append(w.heard, s.Source)
+	}
+	h.heard = max(h.heard, s.Received.Unix())
+}
+
+// of returns the evidence on a source, to be changed.
+func (w *Worker) of(source muster.Source) *held {
+	h := w.evidence[source]
+	if h == nil {
+		h = &held{}
+		w.evidence[source] = h
+	}
+	if !h.changed {
+		h.changed = true
+		w.change.sources = append(w.change.sources, source)
+	}
+	return h
+}
+
+// judgeHeard judges every source that was heard since the last time.
+func (w *Worker) judgeHeard() {
+	var out crowd.Outcome
+	var events []sourced
+	for _, source := range w.heard {
+		h := w.evidence[source]
+		at := h.heard
+		h.heard = 0
+		events = w.judge(source, h, max(at, w.tick), &out, events)
+	}
+	w.heard = w.heard[:0]
+	w.apply(events)
+}
+
+// sourced is an event with the source that it came from.
+type sourced struct {
+	crowd.TrustEvent
+	source muster.Source
+}
+
+// judge judges one source and notes what changed; events about machines are
+// appended, to be applied together.
+func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outcome, events []sourced) []sourced {
+	out.Reset()
+	w.table.Judge(&h.ev, at, w.facts(source), out)
+	for i := range out.Verdicts {
+		v := w.verdict(source, &out.Verdicts[i])
+		t := told{v.Audience, source}
+		if _, twice := w.change.verdicts[t]; !twice {
+			w.change.order = append(w.change.order, t)
+		}
+		w.change.verdicts[t] = v
+	}
+	for _, e := range out.Events {
+		events = append(events, sourced{e, source})
+	}
+	w.schedule(source, h)
+	return events
+}
+
+// schedule puts a source into the wheel for when it must be judged again.
+func (w *Worker) schedule(source muster.Source, h *held) {
+	due := w.table.Due(&h.ev)
+	if due == 0 || h.due != 0 && h.due <= due && h.due > w.tick {
+		return // it is looked at before that, and put there again
+	}
+	h.due = due
+	tick := max(w.tick+tickSeconds, (due+tickSeconds-1)/tickSeconds*tickSeconds)
+	w.wheel[tick] = append(w.wheel[tick], source)
+}
+
+// facts is what is known about a source beside its evidence.
+func (w *Worker) facts(source muster.Source) crowd.Facts {
+	var f crowd.Facts
+	if source.IsReserved() {
+		f.Never = "reserved or private address space is never listed"
+		return f
+	}
+	if w.truth.Allowlist != nil {
+		if reason, ok := w.truth.Allowlist.Covers(source); ok {
+			f.Never = "on the allowlist"
+			if reason != "" {
+				f.Never += ": " + reason
+			}
+		}
+	}
+	if w.truth.Canaries != nil {
+		_, f.Canary = w.truth.Canaries.Match(source, 0)
+		if f.Never == "" && !f.Canary && w.truth.Canaries.Inside(source) {
+			f.Never = "an address that is known to be good is inside"
+		}
+	}
+	if w.truth.Shared != nil {
+		f.Shared = w.truth.Shared(source)
+	}
+	return f
+}
+
+// apply moves the trust in machines by what judgements found out, in an order
+// that does not depend on that of the sources.
+func (w *Worker) apply(events []sourced) {
+	slices.SortStableFunc(events, func(a, b sourced) int { return crowd.Compare(a.TrustEvent, b.TrustEvent) })
+	var hold []uint32
+	for _, e := range events {
+		w.events.WithLabelValues(e.Kind.String()).Inc()
+		row := muster.TrustEvent{
+			Machine: e.Machine, At: time.Unix(e.At, 0).UTC(), Kind: e.Kind.String(), Amount: float64(e.Amount),
+			Behaviour: w.numbers[scenarios].name(uint32(e.Behaviour)), Source: e.source,
+		}
+		if e.Kind == crowd.Twitched {
+			w.behaviours[e.Behaviour].Apply(e.TrustEvent, &w.cfg.Parameters)
+			w.change.behaviours[e.Behaviour] = struct{}{}
+			w.change.events = append(w.change.events, row)
+			continue
+		}
+		r := w.move(e.Machine)
+		row.RankBefore = crowd.Rate(r, e.At, &w.cfg.Parameters).Rank
+		r.Apply(e.TrustEvent, &w.cfg.Parameters)
+		row.RankAfter = crowd.Rate(r, e.At, &w.cfg.Parameters).Rank
+		if e.Kind == crowd.Validated && row.RankBefore == row.RankAfter {
+			row.At, row.Source, row.Behaviour = row.At.Truncate(time.Hour), muster.Source{}, "" // they come by the thousand
+		}
+		w.change.events = append(w.change.events, row)
+		if e.Kind == crowd.Held || e.Kind == crowd.Colluded {
+			hold = append(hold, e.Machine)
+		}
+	}
+	if len(hold) > 0 {
+		w.nextEpoch()
+		w.table = w.table.Hold(w.epoch, hold...)
+		w.rated.held = append(w.rated.held, hold...)
+		w.fallen = append(w.fallen, hold...)
+	}
+}
+
+func (w *Worker) nextEpoch() {
+	w.epoch++
+	w.change.timed = true
+}
+
+// advance does what is due up to a time, tick by tick.
+func (w *Worker) advance(at int64) {
+	if w.tick == 0 {
+		w.tick = at / tickSeconds * tickSeconds
+		w.nextEpoch()
+		w.rate(w.tick)
+	}
+	for w.tick+tickSeconds <= at {
+		w.tick += tickSeconds
+		w.change.timed = true
+		w.doTick()
+	}
+}
+
+// doTick judges what is due, rates machines anew at the end of an epoch, and
+// judges again what stood on the word of those that fell.
+func (w *Worker) doTick() {
+	due := w.wheel[w.tick]
+	delete(w.wheel, w.tick)
+	due = slices.DeleteFunc(due, func(s muster.Source) bool {
+		h := w.evidence[s]
+		if h == nil {
+			return true
+		}
+		h.due = 0
+		at := w.table.Due(&h.ev)
+		if at == 0 || at > w.tick {
+			w.schedule(s, h)
+			return true
+		}
+		return false
+	})
+	w.rejudge(due, w.tick)
+	if w.tick/tickSeconds%ticksPerEpoch == 0 {
+		before := w.table
+		w.nextEpoch()
+		w.rate(w.tick)
+		for machine := range w.records {
+			if w.table.Fell(before, uint32(machine)) {
+				w.fallen = append(w.fallen, uint32(machine))
+			}
+		}
+	}
+	if len(w.fallen) > 0 {
+		fallen := make(map[uint32]bool, len(w.fallen))
+		for _, m := range w.fallen {
+			fallen[m] = true
+		}
+		w.fallen = w.fallen[:0]
+		w.rejudge(w.spokenOf(func(machine, _ uint32) bool { return fallen[machine] }), w.tick)
+	}
+}
+
+// spokenOf returns the sources on which a picked voice was heard.
+func (w *Worker) spokenOf(pick func(machine, organisation uint32) bool) []muster.Source {
+	var sources []muster.Source
+	for source, h := range w.evidence {
+		h.ev.Machines(func(machine, organisation uint32) bool {
+			if pick(machine, organisation) {
+				sources = append(sources, source)
+				return false
+			}
+			return true
+		})
+	}
+	return sources
+}
+
+// rejudge judges sources again without new signals, and forgets what cannot
+// matter any more.
+func (w *Worker) rejudge(sources []muster.Source, at int64) {
+	slices.SortFunc(sources, muster.Source.Compare) // of whatever map they came
+	sources = slices.Compact(sources)
+	var out crowd.Outcome
+	var events []sourced
+	for _, source := range sources {
+		h := w.evidence[source]
+		if h == nil {
+			continue
+		}
+		w.of(source)
+		events = w.judge(source, h, at, &out, events)
+		if w.table.Stale(&h.ev, at) {
+			delete(w.evidence, source)
+			w.change.gone = append(w.change.gone, source)
+		}
+	}
+	w.apply(events)
+}
