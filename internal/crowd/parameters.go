@@ -112,6 +112,8 @@ type Suspicion struct {
 	LopsidedHold  time.Duration // … and must wait so long
 	Ring          float64       // a crowd from less than this share of the AS that chance would give is a ring …
 	RingFrom      int           // … from so many machines on: all come under a cloud, and those that were …
+	RingWait      time.Duration // for others to speak
+	RingChance    float64       // under which so many clouded machines among the voices of a source are a ring
 	RingPause     time.Duration // … lose all weight for that long
 	RingDoubt     float64       // and that to b
 }
@@ -179,10 +181,10 @@ func Default() Parameters {
 		},
 		Suspicion: Suspicion{
 			Cloud: 7 * day, CompanyDoubt: 0.5,
-			StruckFor: 14 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanySigmas: 1, Chance: 0.01,
+			StruckFor: 30 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanySigmas: 1, Chance: 0.01,
 			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, Sigmas: 3,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
-			Ring: 0.35, RingFrom: 48, RingPause: 7 * day, RingDoubt: 2,
+			Ring: 0.35, RingFrom: 48, RingWait: 6 * time.Hour, RingChance: 0.001, RingPause: 30 * day, RingDoubt: 2,
 		},
 		Small: Small{
 			Size: 10, Need: 2, Growth: 3, NeedMax: 6, Margin: 1.2,

@@ -46,11 +46,9 @@ type TrustTable struct {
 	step     uint32
 	inPrefix [MaxVoices + 1]points // share of the n-th best of a prefix
 	inAS     [MaxVoices + 1]points
-	// companySays is what bad company is worth as evidence: much when liars are
-	// few, nothing when everybody must have met one.
-	companySays float32
-	liars       float64 // share of machines that are liars or their neighbours
-	crowd       []int   // how many AS chance gives for 8, 16, 24 … machines
+	liars    float64 // share of voices that are liars or their neighbours
+	suspects float64 // share of voices that are under a cloud
+	crowd    []int   // how many AS chance gives for 8, 16, 24 … machines
 
 	threshold, lowest, minVoice, honeypot, solo, corroboration points
 
@@ -210,18 +208,13 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 	}
 	var liars []uint32
 	p := &t.Parameters.Suspicion
-	machines, listings := 0, 0.0 // of AS with liars
 	for as, n := range networks {
 		if as != 0 && n.liars > 0 && float64(n.liars) >= p.StruckShare*float64(n.trusted+n.liars) {
 			liars = append(liars, as)
-			machines += n.active
 		}
 	}
 	slices.Sort(liars)
-	for _, as := range liars {
-		listings += networks[as].stood + networks[as].fell
-	}
-	t.liars = min(1, max(float64(machines)/float64(max(t.Population.Machines, 1)), listings/max(stood+fell, 1)))
+	t.liars = t.shareOf(liars, networks, stood+fell)
 	for as, n := range networks {
 		_, lied := slices.BinarySearch(liars, as)
 		// How much more often than chance would have it they had sources listed with
@@ -235,6 +228,7 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 		}
 	}
 	slices.Sort(t.Clouded)
+	t.suspects = t.shareOf(t.Clouded, networks, stood+fell)
 	for i := range t.ratings {
 		if _, in := slices.BinarySearch(t.Clouded, s.Records[i].AS); in && !s.Records[i].Honeypot {
 			t.ratings[i].clouded, t.ratings[i].solo = true, false
@@ -242,6 +236,17 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 			t.ratings[i].liar = t.ratings[i].liar || lied
 		}
 	}
+}
+
+// shareOf tells how many voices are to be expected from some AS, as a share: by
+// their machines, or by the listings that they had a hand in when those are more.
+func (t *TrustTable) shareOf(some []uint32, networks map[uint32]*network, all float64) float64 {
+	machines, listings := 0, 0.0
+	for _, as := range some {
+		machines += networks[as].active
+		listings += networks[as].stood + networks[as].fell
+	}
+	return min(1, max(float64(machines)/float64(max(t.Population.Machines, 1)), listings/max(all, 1)))
 }
 
 // exceeds reports whether x of n cases are so many standard deviations more than
