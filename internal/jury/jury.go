@@ -86,7 +86,7 @@ type Config struct {
 	// next.
 	Prior     func(scenario string) crowd.Prior
 	Scenarios []string
-	Truth Truth // in force from the start
+	Truth     Truth // in force from the start
 	// Member reports whether a machine is an active member of an organisation, so
 	// that its word as one counts; asked once for every voice at start, because a
 	// machine may have been blocked while nobody ran.

@@ -16,12 +16,12 @@ import (
 // again. A bell carries a hint, or a
 // copy, never the truth, which is in the database.
 const (
-	bellVerdicts  = "verdicts"  // verdicts changed; no payload
-	bellMachines  = "machines"  // a machine changed; payload: its id, or "" for organisations and token keys
-	bellOrders    = "orders"    // a machine has an order; payload: its id
-	bellRemovals  = "removals"  // decisions were deleted by operators; no payload
-	bellTruth     = "truth"     // the allowlist or the canaries changed; no payload
-	bellAbuse     = "abuse"     // bans and logins at other nodes; payload: abuse's own
+	bellVerdicts = "verdicts" // verdicts changed; no payload
+	bellMachines = "machines" // a machine changed; payload: its id, or "" for organisations and token keys
+	bellOrders   = "orders"   // a machine has an order; payload: its id
+	bellRemovals = "removals" // decisions were deleted by operators; no payload
+	bellTruth    = "truth"    // the allowlist or the canaries changed; no payload
+	bellAbuse    = "abuse"    // bans and logins at other nodes; payload: abuse's own
 )
 
 // bells rings and answers bells.
@@ -101,9 +101,9 @@ func (n *node) listen(context.Context) error {
 			}
 			n.orders.Wake(machine)
 		},
-		bellMachines:  n.machineChanged,
-		bellRemovals:  func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
-		bellTruth:     func(ctx context.Context, _ string, _ bool) { n.truthChanged(ctx) },
+		bellMachines: n.machineChanged,
+		bellRemovals: func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
+		bellTruth:    func(ctx context.Context, _ string, _ bool) { n.truthChanged(ctx) },
 		bellAbuse: func(ctx context.Context, message string, all bool) {
 			if err := n.abuse.Hear(ctx, []byte(message), all); err != nil {
 				n.log.Warn("what another node told about bans was not taken in; the next comparison with the database finds it", ops.KeyError, err)

@@ -34,7 +34,7 @@ import (
 	"muster/internal/store"
 	"muster/internal/stream"
 	"muster/internal/unban"
-	)
+)
 
 // Serve runs the edge, judge and console roles in this process until ctx ends,
 // and drains. What a person should see at the start (where it listens, how to
@@ -351,7 +351,7 @@ func (n *node) consoleConfig() console.Config {
 	return console.Config{
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
-		Unbans: n.unbans,
+		Unbans:               n.unbans,
 		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		CanariesChanged:      func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
