@@ -404,7 +404,6 @@ func (n *node) checks() *ops.Health {
 
 // jobs are the periodic chores.
 func (n *node) jobs() []ops.Job {
-	const chunk = 5_000 // rows deleted at once, so that others get to write in between
 	return []ops.Job{
 		{Name: "allowlist", Interval: 30 * time.Second, Log: n.log, Do: func(context.Context) error {
 			if n.truth.due() {
@@ -426,25 +425,29 @@ func (n *node) jobs() []ops.Job {
 		{Name: "retention", Interval: 10 * time.Minute, Jitter: time.Minute, Log: n.log, Do: func(ctx context.Context) error {
 			now := n.now()
 			before := now.Add(-n.cfg.Retention.Alerts)
-			err1 := prune(func() (int, error) { return n.db.PruneAlerts(ctx, before, chunk) }, chunk)
-			err2 := prune(func() (int, error) { return n.db.PruneVerdicts(ctx, before, chunk) }, chunk)
+			err1 := prune(func(limit int) (int, error) { return n.db.PruneAlerts(ctx, before, limit) })
+			err2 := prune(func(limit int) (int, error) { return n.db.PruneVerdicts(ctx, before, limit) })
 			_, err3 := n.db.DeleteExpiredOrders(ctx, now)
 			_, err4 := n.db.DeleteRemovalsBefore(ctx, now.Add(-n.cfg.Publish.Expiry))
 			_, err5 := n.db.DeleteEndedBans(ctx, now)
 			_, err6 := n.db.DeleteEndedOverrides(ctx, now)
-			err7 := prune(func() (int, error) { return n.db.PruneAudit(ctx, now.Add(-n.cfg.Retention.Audit), chunk) }, chunk)
+			err7 := prune(func(limit int) (int, error) { return n.db.PruneAudit(ctx, now.Add(-n.cfg.Retention.Audit), limit) })
 			history := now.Add(-n.cfg.Retention.History)
-			err8 := prune(func() (int, error) { return n.db.PruneTrustEvents(ctx, history, chunk) }, chunk)
-			err9 := prune(func() (int, error) { return n.db.PruneVerdictHistory(ctx, history, chunk) }, chunk)
+			err8 := prune(func(limit int) (int, error) { return n.db.PruneTrustEvents(ctx, history, limit) })
+			err9 := prune(func(limit int) (int, error) { return n.db.PruneVerdictHistory(ctx, history, limit) })
 			return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9)
 		}},
 	}
 }
 
-// prune repeats a deletion of at most chunk rows until fewer are left.
-func prune(once func() (int, error), chunk int) error {
+// pruneChunk is how many rows are deleted at once, so that others get to write in
+// between.
+const pruneChunk = 5_000
+
+// prune repeats a deletion of at most limit rows until fewer are left.
+func prune(once func(limit int) (int, error)) error {
 	for {
-		if n, err := once(); err != nil || n < chunk {
+		if n, err := once(pruneChunk); err != nil || n < pruneChunk {
 			return err
 		}
 	}
