@@ -92,7 +92,7 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 	var sources []muster.Source
 	for _, s := range reports {
 		if s.Flags&muster.Fleet != 0 && names(s.Detail, deleted) {
-			sources = append(sources, s.Source)
+			sources = append(sources, SubjectOf(s.Source))
 		}
 	}
 	if len(sources) == 0 {
@@ -147,6 +147,7 @@ func (w *Worker) SetTruth(ctx context.Context, t Truth) error {
 // or of the unban service: it comes off the network's list, and for a while more
 // is asked for to list it again.
 func (w *Worker) Unban(ctx context.Context, source muster.Source, at time.Time) error {
+	source = SubjectOf(source)
 	return w.do(ctx, func(ctx context.Context) error {
 		return w.commit(ctx, func(Tx) error {
 			w.of(source).ev.Unban(at.Unix())
@@ -166,6 +167,7 @@ type Standing struct {
 
 // Explain says what is known about a source, listed or not.
 func (w *Worker) Explain(ctx context.Context, source muster.Source) (s Standing, err error) {
+	source = SubjectOf(source)
 	err = w.do(ctx, func(context.Context) error {
 		f := w.facts(source)
 		s.Canary = f.Canary

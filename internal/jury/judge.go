@@ -15,6 +15,15 @@ const (
 	ticksPerEpoch = 30
 )
 
+// SubjectOf returns what is judged when source is reported: itself, or the /64
+// of a v6 address, because a subscriber line has all of it.
+func SubjectOf(source muster.Source) muster.Source {
+	if source.IsValid() && source.Addr().Is6() {
+		return muster.SourceFromPrefix(source.Group())
+	}
+	return source
+}
+
 // fold adds a signal to the evidence on its source.
 func (w *Worker) fold(s *muster.Signal) {
 	if !s.Source.IsValid() || s.Flags&(muster.Counts|muster.Fleet) == 0 || !w.cfg.Member(s.Machine, s.Organisation) {
@@ -35,10 +44,11 @@ func (w *Worker) fold(s *muster.Signal) {
 			rec.LastHeard = last // what is not stored must not be known: a restart would judge otherwise
 		}
 	}
-	h := w.of(s.Source)
+	source := SubjectOf(s.Source)
+	h := w.of(source)
 	w.table.Fold(&h.ev, r)
 	if h.heard == 0 {
-		w.heard = append(w.heard, s.Source)
+		w.heard = append(w.heard, source)
 	}
 	h.heard = max(h.heard, s.Received.Unix())
 }
@@ -97,10 +107,23 @@ func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outco
 	return events
 }
 
+// due returns when a source must be judged without new reports, or is stale.
+func (w *Worker) due(ev *crowd.Evidence) int64 {
+	if due := w.table.Due(ev); due > 0 {
+		return due
+	}
+	memory := max(int64(w.cfg.Parameters.Listing.Memory/time.Second), tickSeconds)
+	at := ev.Last() + memory + 1
+	for !w.table.Stale(ev, at) { // it is remembered for longer: it was listed, or unbanned
+		at += memory
+	}
+	return at
+}
+
 // schedule puts a source into the wheel for when it must be judged again.
 func (w *Worker) schedule(source muster.Source, h *held) {
-	due := w.table.Due(&h.ev)
-	if due == 0 || h.due != 0 && h.due <= due && h.due > w.tick {
+	due := w.due(&h.ev)
+	if h.due != 0 && h.due <= due && h.due > w.tick {
 		return // it is looked at before that, and put there again
 	}
 	h.due = due
@@ -125,8 +148,12 @@ func (w *Worker) facts(source muster.Source) crowd.Facts {
 	}
 	if w.truth.Canaries != nil {
 		_, f.Canary = w.truth.Canaries.Match(source, 0)
-		if f.Never == "" && !f.Canary && w.truth.Canaries.Inside(source) {
-			f.Never = "an address that is known to be good is inside"
+		if !f.Canary && w.truth.Canaries.Inside(source) {
+			if source == SubjectOf(muster.SourceFromAddr(source.Addr())) {
+				f.Canary = true // of one line
+			} else if f.Never == "" {
+				f.Never = "an address that is known to be good is inside"
+			}
 		}
 	}
 	if w.truth.Shared != nil {
@@ -202,8 +229,7 @@ func (w *Worker) doTick() {
 			return true
 		}
 		h.due = 0
-		at := w.table.Due(&h.ev)
-		if at == 0 || at > w.tick {
+		if w.due(&h.ev) > w.tick {
 			w.schedule(s, h)
 			return true
 		}

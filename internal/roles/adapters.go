@@ -137,7 +137,7 @@ func (r records) MachineReport(ctx context.Context, machine, kind string) ([]byt
 }
 
 func (r records) Verdicts(ctx context.Context, source muster.Source) ([]muster.Verdict, error) {
-	return r.VerdictsOf(ctx, source)
+	return r.VerdictsOf(ctx, jury.SubjectOf(source))
 }
 
 func (r records) Audit(ctx context.Context, q console.AuditQuery) ([]muster.AuditEntry, error) {

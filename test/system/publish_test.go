@@ -54,8 +54,9 @@ func TestCrowdReachesEverybody(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	n := newNetwork(t, s)
-	v4, v6, wide := address(), "2a0f:5380::"+fmt.Sprint(serial.Add(1)), fmt.Sprintf("45.84.%d.0/24", serial.Add(1)%250)
-	n.report(t, v4, v6, wide)
+	v4, wide := address(), fmt.Sprintf("45.84.%d.0/24", serial.Add(1)%250)
+	n.report(t, v4, "2a0f:5380::"+fmt.Sprint(serial.Add(1)), wide)
+	const v6 = "2a0f:5380::/64" // a subscriber has all of it
 	reported := time.Now()
 	eventually(t, "the next pull", func() string { return n.reader.pull(t, "").lacks(v4, v6, wide) })
 	t.Logf("from the last report to the list: %s", time.Since(reported).Round(time.Millisecond))
@@ -66,7 +67,7 @@ func TestCrowdReachesEverybody(t *testing.T) {
 			got = c.pull(t, "?startup=true")
 			return got.lacks(v4, v6, wide)
 		})
-		for value, scope := range map[string]string{v4: "ip", v6: "ip", wide: "range"} {
+		for value, scope := range map[string]string{v4: "ip", v6: "range", wide: "range"} {
 			e := got.new[value]
 			if e.scope != scope || e.scenario != "crowdsecurity/ssh-bf" || e.duration < 70*time.Hour || e.duration > 72*time.Hour {
 				t.Errorf("%s is sent as %+v", value, e)
