@@ -271,6 +271,33 @@ func TestCanary(t *testing.T) {
 	}
 }
 
+// Whoever sends packets with a canary as their sender must not ruin the machines
+// that report them.
+func TestForgedCanary(t *testing.T) {
+	w := matureWorld()
+	p := Default()
+	s := &story{table: tableOf(start, w), facts: Facts{Canary: true}}
+	s.hear(say(w, 1, scan, 0)).judge(25)
+	if got := s.events(Held); got != nil {
+		t.Errorf("held for what may be forged: %v", got)
+	}
+	r := w[1]
+	for day := range int64(20) {
+		for _, e := range s.out.Events {
+			if e.Machine == 1 && e.Kind != Twitched {
+				e.At = start + day*daySeconds
+				r.Apply(e, &p)
+			}
+		}
+	}
+	if got := Rate(&r, start+20*daySeconds, &p); got.Rank < 4 {
+		t.Errorf("after a forged packet a day it is of rank %d", got.Rank)
+	}
+	if !slices.ContainsFunc(s.out.Events, func(e TrustEvent) bool { return e.Kind == Twitched && e.Behaviour == scan }) {
+		t.Error("the behaviour is not to blame")
+	}
+}
+
 func TestCanaryThatManyShotIsExcused(t *testing.T) {
 	w := matureWorld()
 	w[90].Honeypot = true

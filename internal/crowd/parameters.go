@@ -88,7 +88,10 @@ type Punishment struct {
 	ExemptASCertain int     // … the same for behaviours that are certain and cannot be forged: then the canary does attack
 	ExemptSpread    float64 // in any case from this share of the AS that chance would give
 	ExemptDoubt     float64 // to b, for the excused
+	From            float64 // confidence × (1 − spoofability) under which a shot proves little: no hold, no pause, and that share squared of the rest
 	Certain         float64 // confidence × (1 − spoofability) from which a shot is no mistake but a lie
+	TwitchyAS       int     // AS in which a behaviour shoots any canaries within a day or two: then it is broken, and excused …
+	TwitchyCut      float64 // … and keeps this share of its confidence meanwhile
 	TwitchHalf      float64 // excused shots at which a behaviour has lost half its confidence
 	TwitchDecay     time.Duration
 }
@@ -177,10 +180,10 @@ func Default() Parameters {
 			Hold: day, Loss: 0.5, Doubt: 10, Pause: 30 * day, AgainPause: 120 * day, Again: 120 * day,
 			// Nobody mistakes a crawler for a password guesser: such a canary must
 			// really attack, and then it meets more than a few.
-			ExemptAS: 3, ExemptASCertain: 12, ExemptSpread: 0.8, ExemptDoubt: 0.2, Certain: 0.75, TwitchHalf: 10, TwitchDecay: 30 * day,
+			ExemptAS: 3, ExemptASCertain: 12, ExemptSpread: 0.8, ExemptDoubt: 0.2, From: 0.3, Certain: 0.75, TwitchyAS: 25, TwitchyCut: 0.1, TwitchHalf: 10, TwitchDecay: 30 * day,
 		},
 		Suspicion: Suspicion{
-			Cloud: 7 * day, CompanyDoubt: 0.5,
+			Cloud: 7 * day, CompanyDoubt: 0.1,
 			StruckFor: 30 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanySigmas: 1, Chance: 0.01,
 			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, Sigmas: 3,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,

@@ -47,22 +47,30 @@ func (t *TrustTable) settleCanary(ev *Evidence, v *voice, at uint32, out *Outcom
 	if v.flags&shot == 0 {
 		v.flags |= shot
 		v.flags &^= settled
-		t.event(v, Held, at, float32(t.static(v.behaviour))/1000, out)
+		if said := float32(t.static(v.behaviour)) / 1000; float64(said) >= t.Parameters.Canary.From {
+			t.event(v, Held, at, said, out)
+		}
 	}
 	if v.flags&settled != 0 || at < v.first+t.hold {
 		return
 	}
 	v.flags |= settled
 	prior := t.prior(v.behaviour)
+	said := float32(prior.static) / 1000
 	crowd, excused := t.excused(ev, v, prior)
-	if !excused {
-		t.event(v, Struck, at, float32(prior.static)/1000, out)
+	switch forged := float64(said) < t.Parameters.Canary.From; {
+	case forged: // else anybody could ruin a machine by a packet a day
+		t.event(v, Struck, at, said*said, out)
+		crowd = max(crowd, 1)
+	case !excused:
+		t.event(v, Struck, at, said, out)
 		return
+	default:
+		t.event(v, Excused, at, 0, out)
 	}
-	t.event(v, Excused, at, 0, out)
 	// All who shot it together make one shot. A behaviour that nothing else looks
 	// like is not to blame: the canary did attack.
-	if crowd > 0 && !prior.certain && v.flags&honeypot == 0 && t.rating(v.machine).earned >= t.minVoice {
+	if crowd > 0 && (!prior.certain || prior.twitchy) && v.flags&honeypot == 0 && t.rating(v.machine).earned >= t.minVoice {
 		out.Events = append(out.Events, TrustEvent{Kind: Twitched, Behaviour: v.behaviour, At: int64(at), Amount: 1 / float32(crowd)})
 	}
 }
@@ -72,6 +80,9 @@ func (t *TrustTable) settleCanary(ev *Evidence, v *voice, at uint32, out *Outcom
 // attacks, and how many they are. Their weight before the hold is what counts.
 // A crowd from fewer AS than chance would give has come to lie.
 func (t *TrustTable) excused(ev *Evidence, v *voice, prior *prior) (crowd int, excused bool) {
+	if prior.twitchy {
+		return 1, true
+	}
 	organisations, networks := make(map[uint32]bool), make(map[uint32]bool)
 	for i := range ev.voices {
 		w := &ev.voices[i]

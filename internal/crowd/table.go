@@ -72,6 +72,7 @@ type prior struct {
 	now     uint16 // with what it has lost by shooting canaries, and by the size of the network
 	trap    uint16 // for honeypots: all that matters is whether the sender is real
 	certain bool   // nobody takes it for something else, and its sender is real
+	twitchy bool   // it shoots canaries everywhere these days
 }
 
 const (
@@ -93,11 +94,12 @@ func NewTrustTable(s Snapshot) *TrustTable {
 	}
 	networks := t.rate(s)
 	hardness := t.measure(s, networks)
+	t.fillCrowd(networks)
 	t.cloud(s, networks, hardness)
 	t.weighBehaviours(s, hardness)
+	t.findTwitchy(s)
 	t.fillShares(hardness)
 	t.fillDecay()
-	t.fillCrowd(networks)
 	return t
 }
 
@@ -208,13 +210,15 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 	}
 	var liars []uint32
 	p := &t.Parameters.Suspicion
+	caught := 0
 	for as, n := range networks {
+		caught += n.liars
 		if as != 0 && n.liars > 0 && float64(n.liars) >= p.StruckShare*float64(n.trusted+n.liars) {
 			liars = append(liars, as)
 		}
 	}
 	slices.Sort(liars)
-	t.liars = t.shareOf(liars, networks, stood+fell)
+	t.liars = max(t.shareOf(liars, networks, stood+fell), float64(caught)/float64(max(t.Population.Machines, 1)))
 	for as, n := range networks {
 		_, lied := slices.BinarySearch(liars, as)
 		// How much more often than chance would have it they had sources listed with
@@ -288,6 +292,41 @@ func (t *TrustTable) weighBehaviours(s Snapshot, hardness float64) {
 		t.priors[i] = prior{
 			static: uint16(1000*static + 0.5), now: uint16(1000*now + 0.5), trap: uint16(1000*spoofable + 0.5),
 			certain: x.Confidence >= 3 && x.Spoofable == 0,
+		}
+	}
+}
+
+// findTwitchy finds behaviours that have gone wrong everywhere: machines of
+// weight are held for them in more AS than one adversary would have, and as many
+// as chance would give.
+func (t *TrustTable) findTwitchy(s Snapshot) {
+	if t.local {
+		return
+	}
+	type shots struct {
+		machines int
+		networks map[uint32]bool
+	}
+	held := map[uint16]*shots{}
+	for i := range s.Records {
+		r := &s.Records[i]
+		if r.HeldUntil <= s.At || float64(r.StruckAt) < t.Parameters.Listing.MinVoice || int(r.ShotWith) >= len(t.priors) {
+			continue
+		}
+		x := held[r.ShotWith]
+		if x == nil {
+			x = &shots{networks: map[uint32]bool{}}
+			held[r.ShotWith] = x
+		}
+		x.machines++
+		x.networks[r.AS] = true
+	}
+	p := &t.Parameters.Canary
+	for behaviour, x := range held {
+		if len(x.networks) >= p.TwitchyAS && !t.lopsided(x.machines, len(x.networks), p.ExemptSpread) {
+			prior := &t.priors[behaviour]
+			prior.twitchy = true
+			prior.now = uint16(float64(prior.now) * p.TwitchyCut)
 		}
 	}
 }

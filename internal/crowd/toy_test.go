@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"testing"
 )
 
 // toy is a small simulated Internet: enough to see whether a rule holds against
@@ -30,8 +31,6 @@ type toy struct {
 	sources map[int]*toySource
 	log     []toyReport
 	lied    map[uint32]int64 // when a sleeper lied first
-	clouds  []int
-	enemy   map[uint32]bool
 	fell    map[uint32]int64 // when it was of rank 0 first after that
 }
 
@@ -58,14 +57,12 @@ type toyResult struct {
 	early                float64 // share of sources with three reports that are listed within a minute of the third
 	liars, exposed       int     // sleepers that lied, and those of rank 0 within 24 hours
 	honestStruck, clouds int
-	byDay                []int // victims published
-	cloudsBy             []int
 }
 
 func (r toyResult) String() string {
-	return fmt.Sprintf("victims %d/%d (%.1f %%), benign %d of %d, blocked %.1f %%, third→list %.1f min (%.0f %% at once), exposed %d/%d, honest struck %d, clouded AS %d, by day %v %v",
+	return fmt.Sprintf("victims %d/%d (%.1f %%), benign %d of %d, blocked %.1f %%, third→list %.1f min (%.0f %% at once), exposed %d/%d, honest struck %d, clouded AS %d",
 		r.published, r.victims, 100*float64(r.published)/float64(max(r.victims, 1)), r.benign, r.verdicts, 100*r.blocked, r.toList, 100*r.early,
-		r.exposed, r.liars, r.honestStruck, r.clouds, r.byDay, r.cloudsBy)
+		r.exposed, r.liars, r.honestStruck, r.clouds)
 }
 
 func (y *toy) run() toyResult {
@@ -99,10 +96,6 @@ func (y *toy) populate() {
 		return 1
 	}
 	hostile := y.rand.Perm(y.networks)[:y.hostile]
-	y.enemy = map[uint32]bool{}
-	for _, as := range hostile {
-		y.enemy[uint32(as+1)] = true
-	}
 	y.records = make([]Record, 1, 1+y.honest+y.sleepers+y.honeypots)
 	for i := range y.honest + y.sleepers + y.honeypots {
 		as := pick()
@@ -303,15 +296,6 @@ func (y *toy) apply(events []TrustEvent) {
 
 // watch notes which liars have been found out.
 func (y *toy) watch(at int64) {
-	if (at-start)%daySeconds == 0 && at > start+int64(y.warm)*daySeconds {
-		ours := 0
-		for _, as := range y.table.Clouded {
-			if y.enemy[as] {
-				ours++
-			}
-		}
-		y.clouds = append(y.clouds, ours, len(y.table.Clouded)-ours)
-	}
 	for m := range y.lied {
 		if y.fell[m] == 0 && y.table.Of(m).Rank == 0 {
 			y.fell[m] = at
@@ -321,7 +305,6 @@ func (y *toy) watch(at int64) {
 
 func (y *toy) sum() (r toyResult) {
 	var delays []float64
-	r.byDay, r.cloudsBy = make([]int, y.days+3), y.clouds
 	events, missed := 0, 0
 	for _, s := range y.sources {
 		if s.published > 0 {
@@ -336,7 +319,6 @@ func (y *toy) sum() (r toyResult) {
 			r.victims++
 			if s.published > 0 {
 				r.published++
-				r.byDay[max(0, int((s.published-start)/daySeconds)-y.warm)]++
 			}
 		case s.good:
 			if s.published > 0 {
@@ -374,4 +356,44 @@ func (y *toy) sum() (r toyResult) {
 	}
 	r.clouds = len(y.table.Clouded)
 	return r
+}
+
+// Sleepers, a third of all machines of weight, slander 20 good addresses a day.
+// The simulator takes exact measures; this is its quick little brother.
+func TestSleepersAreFoundOut(t *testing.T) {
+	run := func(networks, liars int) toyResult {
+		y := toy{
+			honest: 1000, sleepers: 430, honeypots: 30, networks: 200, hostile: networks, attackers: 100, benign: 3400, canaries: 200,
+			noise: 0.02, warm: 4, days: 6, victims: 20, liars: liars, parameters: Default(), seed: 1,
+		}
+		r := y.run()
+		t.Logf("%3d liars in %2d AS: %v", liars, networks, r)
+		return r
+	}
+	calm := run(20, 0)
+	if calm.benign > 0 || calm.clouds > 0 || calm.toList > 1 {
+		t.Errorf("without an attack: %v", calm)
+	}
+	for _, c := range []struct {
+		networks, liars int
+		published       float64 // share of victims at most
+		exposed         float64 // share of liars at least
+	}{
+		{20, 430, 0.05, 0.9},
+		{5, 430, 0.05, 0.9},
+	} {
+		r := run(c.networks, c.liars)
+		if got := float64(r.published) / float64(r.victims); got > c.published {
+			t.Errorf("%d liars in %d AS had %.1f %% of their victims listed", c.liars, c.networks, 100*got)
+		}
+		if got := float64(r.exposed) / float64(r.liars); got < c.exposed {
+			t.Errorf("%d liars in %d AS: %.1f %% were exposed within a day", c.liars, c.networks, 100*got)
+		}
+		if r.canaries > 0 || r.benign > 0 {
+			t.Errorf("%d liars in %d AS: %v", c.liars, c.networks, r)
+		}
+		if r.blocked < 0.75*calm.blocked { // a third of the sensors are gone
+			t.Errorf("%d liars in %d AS: %.1f %% of attacks blocked, %.1f %% without them", c.liars, c.networks, 100*r.blocked, 100*calm.blocked)
+		}
+	}
 }

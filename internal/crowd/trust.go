@@ -80,6 +80,7 @@ type Record struct {
 	LastStrike  int64
 	StruckAt    float32 // its weight when it was held last
 	StruckFor   float32 // how certain it said it was, up to 1
+	ShotWith    uint16  // the behaviour that it was held for last
 	HeldUntil   int64
 	PausedUntil int64
 	CloudUntil  int64
@@ -123,10 +124,8 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 		}
 		r.Solos++
 	case Held:
-		if trust := Rate(r, e.At, p); !trust.Paused {
-			r.StruckAt, r.StruckFor = trust.Earned, 0
-		}
-		r.StruckFor = max(r.StruckFor, e.Amount)
+		r.enterPause(e.At, p)
+		r.StruckFor, r.ShotWith = max(r.StruckFor, e.Amount), e.Behaviour
 		// Twice the time, so that the decision is never late; it ends the hold.
 		r.HeldUntil = max(r.HeldUntil, e.At+2*int64(p.Canary.Hold/time.Second))
 	case Excused:
@@ -145,6 +144,7 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 			r.CloudUntil = max(r.CloudUntil, e.At+int64(p.Suspicion.Cloud/time.Second))
 		}
 	case Colluded:
+		r.enterPause(e.At, p)
 		r.Doubt += p.Suspicion.RingDoubt * late
 		r.PausedUntil = max(r.PausedUntil, e.At+int64(p.Suspicion.RingPause/time.Second))
 	case Disproved:
@@ -155,6 +155,15 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 			r.LastCleared = e.At
 		}
 	}
+}
+
+// enterPause notes what the machine has to lose when a pause begins.
+func (r *Record) enterPause(at int64, p *Parameters) {
+	trust := Rate(r, at, p)
+	if !trust.Paused {
+		r.StruckAt, r.StruckFor = 0, 0
+	}
+	r.StruckAt = max(r.StruckAt, trust.Earned)
 }
 
 // drift moves what was earned and lost toward nothing, up to a time, and
@@ -227,6 +236,9 @@ func (r *Record) strike(e TrustEvent, p *Parameters) {
 	}
 	r.Tenure = int32(float64(r.Tenure) * keep)
 	r.Doubt += p.Canary.Doubt * float64(e.Amount)
+	if float64(e.Amount) < p.Canary.From {
+		return // packets may be forged: it need not have lied
+	}
 	r.Strikes++
 	r.LastStrike = e.At
 	r.HeldUntil = 0

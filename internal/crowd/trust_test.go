@@ -143,6 +143,37 @@ func TestTwitchyBehavioursLoseConfidence(t *testing.T) {
 	}
 }
 
+// An update that makes a behaviour report everybody is the update's fault, and
+// not that of those who installed it; a ring is no update.
+func TestBrokenBehaviourIsExcused(t *testing.T) {
+	p := Default()
+	after := func(machines int, as func(i int) uint32) *TrustTable {
+		w := matureWorld()
+		for i := range machines {
+			w = append(w, veteran(uint32(1000+i), as(i)))
+			w[len(w)-1].Apply(TrustEvent{Kind: Held, Behaviour: brute, At: start, Amount: 1}, &p)
+		}
+		return tableOf(start+hour, w)
+	}
+	support := func(table *TrustTable) float32 {
+		var ev Evidence
+		table.Fold(&ev, say(matureWorld(), 1, brute, 1))
+		return table.Explain(&ev, start+hour, Facts{}).Support
+	}
+	broken := after(40, func(i int) uint32 { return uint32(5000 + i) })
+	if got := support(broken); got > 0.5 {
+		t.Errorf("a veteran's report of a broken behaviour has a support of %v", got)
+	}
+	s := &story{table: broken, facts: Facts{Canary: true}}
+	s.hear(say(matureWorld(), 1, brute, 1)).judge(26)
+	if !slices.Equal(s.events(Excused), []uint32{1}) {
+		t.Errorf("excused are %v, want machine 1", s.events(Excused))
+	}
+	if got := support(after(200, func(i int) uint32 { return uint32(5000 + i%20) })); got < 3.9 {
+		t.Errorf("a ring of 20 AS broke a behaviour: a veteran's report has a support of %v", got)
+	}
+}
+
 // An AS where machines of weight were struck is under a cloud: it convicts
 // nobody without others. Fresh machines cannot bring that about.
 func TestStruckASIsUnderACloud(t *testing.T) {
