@@ -96,29 +96,33 @@ type Punishment struct {
 	TwitchDecay     time.Duration
 }
 
-// Suspicion says when a machine's word, or a whole AS, is under a cloud: its
-// voice still adds support, but it is no group; others must be heard too.
+// Suspicion says when a machine's word, or that of a whole AS, is under a cloud:
+// it still adds support, but is no group of its own; others must be heard too.
+// It is what holds against sleepers, who have earned their trust: a first lie
+// that is found out (a canary) leads to the others of the ring by their AS, by
+// whom they had sources listed with, and by what nobody else ever saw. All of it
+// is measured against chance, so that large AS are not suspected for being large.
 type Suspicion struct {
-	Cloud         time.Duration // of a machine that was excused for a canary or was in bad company
+	Cloud         time.Duration // of a machine that was excused for a canary, or in telling bad company
 	CompanyDoubt  float64       // to b, when those with whom it got a source listed turned out liars (once a day)
 	StruckFor     time.Duration // how long a lie clouds the AS …
-	StruckShare   float64       // … when so many of its machines of weight were caught, each share of it
-	CompanyMin    float64       // an AS that had so many sources listed with liars is clouded, when that is more than chance explains
-	CompanySigmas float64       // standard deviations for that
-	Chance        float64       // under which liars among the voices of a source are a gang
+	StruckShare   float64       // … when at least this share of its machines of weight lied
+	CompanyMin    float64       // an AS that had so many sources listed with liars is clouded …
+	CompanySigmas float64       // … when that is so many standard deviations over chance
+	Chance        float64       // of so many liars, or neighbours of liars, among the voices of a listed source: under it they are a gang
 	ConfirmWithin time.Duration // after a listing, for somebody new to see the source too
 	StakeDecay    time.Duration // of the account of listings that were confirmed or not
-	StakeMin      float64       // an AS with so many unconfirmed listings is clouded, when that is more than chance explains
-	Sigmas        float64       // standard deviations that chance does not explain
+	StakeMin      float64       // an AS with so many unconfirmed listings is clouded …
+	StakeSigmas   float64       // … when that is so many standard deviations over what is usual
 	Lopsided      float64       // a crowd from less than this share of the AS that chance would give is lopsided …
 	LopsidedFrom  int           // … from so many machines on …
 	LopsidedHold  time.Duration // … and must wait so long
 	Ring          float64       // a crowd from less than this share of the AS that chance would give is a ring …
-	RingFrom      int           // … from so many machines on: all come under a cloud, and those that were …
-	RingWait      time.Duration // for others to speak
-	RingChance    float64       // under which so many clouded machines among the voices of a source are a ring
-	RingPause     time.Duration // … lose all weight for that long
-	RingDoubt     float64       // and that to b
+	RingFrom      int           // … from so many machines on: all come under a cloud, and those that were under one lose all weight
+	RingChance    float64       // of so many machines under a cloud among the voices of a source: under it they are a ring …
+	RingWait      time.Duration // … when others had so long to speak
+	RingPause     time.Duration // without any weight
+	RingDoubt     float64       // to b
 }
 
 // Small says what is different while few have earned any trust. Newcomers then
@@ -185,7 +189,7 @@ func Default() Parameters {
 		Suspicion: Suspicion{
 			Cloud: 7 * day, CompanyDoubt: 0.1,
 			StruckFor: 30 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanySigmas: 1, Chance: 0.01,
-			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, Sigmas: 3,
+			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, StakeSigmas: 3,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
 			Ring: 0.35, RingFrom: 48, RingWait: 6 * time.Hour, RingChance: 0.001, RingPause: 30 * day, RingDoubt: 2,
 		},

@@ -226,7 +226,7 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 		met := min(1, 2*t.liars)
 		company := n.shared >= p.CompanyMin && exceeds(n.shared, n.fell+n.shared, met, p.CompanySigmas)
 		usual := (fell - n.fell + 1) / (stood + fell - n.stood - n.fell + 10)
-		alone := n.fell >= p.StakeMin && exceeds(n.fell, n.stood+n.fell, usual, p.Sigmas)
+		alone := n.fell >= p.StakeMin && exceeds(n.fell, n.stood+n.fell, usual, p.StakeSigmas)
 		if as != 0 && (lied || company || alone) {
 			t.Clouded = append(t.Clouded, as)
 		}
