@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/hex"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -178,6 +179,9 @@ func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Sou
 		if hours < time.Hour || s.IsReserved() || p.cfg.Allowed(s) {
 			return
 		}
+		if r, listed := network.around(s, l); listed && !r.IsReserved() && !p.cfg.Allowed(r) {
+			return // its range says as much in one line
+		}
 		lines = append(lines, line{s, l.scenario, hours})
 	}
 	// What is on both lists stands once, with the later end: a fleet listing that
@@ -212,6 +216,21 @@ func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Sou
 		withdrawn = withdrawn[:maxWithdrawn]
 	}
 	return lines, withdrawn
+}
+
+// around returns the range around s, the /24 of an address or the /56 of a v6
+// /64, and whether it is listed for as long as s.
+func (a *audience) around(s muster.Source, l listing) (muster.Source, bool) {
+	p, bits := s.Prefix(), 24
+	if p.Addr().Is6() {
+		bits = 56
+	}
+	if p.Bits() <= bits {
+		return s, false
+	}
+	r := muster.SourceFromPrefix(netip.PrefixFrom(p.Addr(), bits))
+	wide, listed := a.listed[r]
+	return r, listed && !wide.until.Before(l.until)
 }
 
 // audience returns the set of a, empty when there is none; p.mu is held.

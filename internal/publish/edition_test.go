@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -165,6 +166,35 @@ func TestNothingForbiddenIsSent(t *testing.T) {
 }
 
 // What an engine would choke on is left out, counted, and not in Entries.
+// A listed range stands for the addresses in it, as long as it is listed as long
+// as they are and may itself be sent.
+func TestRangesStandForTheirMembers(t *testing.T) {
+	r := newRig()
+	r.allowed[muster.SourceFromPrefix(netip.MustParsePrefix("45.9.22.0/24"))] = true // one address in it is
+	r.judge(t, network, "45.9.20.0/24", "x", 60, true)
+	r.judge(t, network, "45.9.20.1", "x", 50, true)
+	r.judge(t, network, "45.9.20.2", "x", 70, true) // longer than the range
+	r.judge(t, network, "45.9.21.1", "x", 50, true)
+	r.judge(t, network, "45.9.22.0/24", "x", 60, true) // has an allowlisted address inside
+	r.judge(t, network, "45.9.22.1", "x", 50, true)
+	r.judge(t, network, "2a01:4f8:c17:b000::/56", "x", 60, true)
+	r.judge(t, network, "2a01:4f8:c17:b012::/64", "x", 60, true)
+	r.judge(t, "A", "45.9.20.3", "x", 5, true)
+	r.read(t)
+	for _, organisation := range []string{"", "A"} {
+		list, _ := sent(t, r.Edition(organisation, V3, false))
+		text := strings.Join(list, "\n")
+		for value, want := range map[string]bool{
+			"45.9.20.0/24 ": true, "45.9.20.1 ": false, "45.9.20.2 ": true, "45.9.21.1 ": true, "45.9.22.0/24 ": false, "45.9.22.1 ": true,
+			"2a01:4f8:c17:b000::/56 ": true, "2a01:4f8:c17:b012::/64 ": false, "45.9.20.3 ": false,
+		} {
+			if strings.Contains(text, value) != want {
+				t.Errorf("for %q: %s is sent: %t, want %t", organisation, value, !want, want)
+			}
+		}
+	}
+}
+
 func TestOutboundGuard(t *testing.T) {
 	r := newRig()
 	r.judge(t, network, "35.188.49.1", " ", 72, true)
