@@ -133,6 +133,9 @@ func (w *Worker) SetTruth(ctx context.Context, t Truth) error {
 			}
 		}
 		w.truth = t
+		for r := range w.ranges {
+			w.touched[r] = true // an address inside may be of it now
+		}
 		if len(sources) == 0 {
 			return nil
 		}

@@ -93,12 +93,10 @@ func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outco
 	out.Reset()
 	w.table.Judge(&h.ev, at, w.facts(source), out)
 	for i := range out.Verdicts {
-		v := w.verdict(source, &out.Verdicts[i])
-		t := told{v.Audience, source}
-		if _, twice := w.change.verdicts[t]; !twice {
-			w.change.order = append(w.change.order, t)
+		w.tell(w.verdict(source, &out.Verdicts[i]))
+		if out.Verdicts[i].Audience == crowd.Network {
+			w.touch(source)
 		}
-		w.change.verdicts[t] = v
 	}
 	for _, e := range out.Events {
 		events = append(events, sourced{e, source})
@@ -112,12 +110,27 @@ func (w *Worker) due(ev *crowd.Evidence) int64 {
 	if due := w.table.Due(ev); due > 0 {
 		return due
 	}
-	memory := max(int64(w.cfg.Parameters.Listing.Memory/time.Second), tickSeconds)
-	at := ev.Last() + memory + 1
-	for !w.table.Stale(ev, at) { // it is remembered for longer: it was listed, or unbanned
-		at += memory
+	l := &w.cfg.Parameters.Listing
+	at := ev.Last() + int64(l.Memory/time.Second) + 1
+	if !w.table.Stale(ev, at) { // it was listed, or unbanned
+		at = ev.Last() + int64(l.LongMemory/time.Second) + 1
+	}
+	for !w.table.Stale(ev, at) { // unbanned after that
+		at += 24 * 60 * 60
 	}
 	return at
+}
+
+// tell notes a verdict for the changelog.
+func (w *Worker) tell(v muster.Verdict) {
+	c := &w.change
+	t := told{v.Audience, v.Source}
+	before := c.told[t]
+	if before == len(c.verdicts) {
+		c.verdicts = append(c.verdicts, nil)
+	}
+	c.verdicts[before] = append(c.verdicts[before], v)
+	c.told[t]++
 }
 
 // schedule puts a source into the wheel for when it must be judged again.
@@ -238,6 +251,7 @@ func (w *Worker) doTick() {
 	w.rejudge(due, w.tick)
 	if w.tick/tickSeconds%ticksPerEpoch == 0 {
 		before := w.table
+		w.fallen = append(w.fallen, w.rated.held...) // only the next table tells which of them lied
 		w.nextEpoch()
 		w.rate(w.tick)
 		for machine := range w.records {
@@ -246,6 +260,12 @@ func (w *Worker) doTick() {
 			}
 		}
 	}
+	w.judgeFallen()
+	w.judgeRanges()
+}
+
+// judgeFallen judges again what stood on the word of machines that fell.
+func (w *Worker) judgeFallen() {
 	if len(w.fallen) > 0 {
 		fallen := make(map[uint32]bool, len(w.fallen))
 		for _, m := range w.fallen {

@@ -203,7 +203,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	readCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	from := w.positions // the reader's own: the worker's move on
-	go func() { failed <- w.read(readCtx, from, batches) }()
+	go func() { failed <- w.follow(readCtx, from, batches) }()
 	defer func() { stop(); _ = <-failed }() // why it ended was told, or is of no interest any more
 
 	clock := time.NewTicker(time.Second)
@@ -212,10 +212,10 @@ func (w *Worker) Run(ctx context.Context) error {
 		var err error
 		select {
 		case b := <-batches:
-			w.busy = w.cfg.Now()
 			if err = w.retry(ctx, func() error { return w.consume(ctx, b.entries) }); err == nil {
 				w.passed = b.position
 			}
+			w.busy = w.cfg.Now() // not before: while it took its time, more may have come
 		case c := <-w.commands:
 			c.done <- c.do(ctx)
 		case <-clock.C:
@@ -223,8 +223,9 @@ func (w *Worker) Run(ctx context.Context) error {
 			if now.Sub(w.busy) < idleFor {
 				break
 			}
-			if err := w.idle(ctx, now.Add(-behindBy)); err != nil {
+			if err = w.idle(ctx, now.Add(-behindBy)); err != nil && !isFenced(err) {
 				w.cfg.Logger.Error("what is due could not be judged; it is tried again", "error", err)
+				err = nil
 			}
 		case err = <-failed:
 			failed <- err
@@ -247,13 +248,17 @@ func ignoreCancel(ctx context.Context, err error) error {
 // fenced is implemented by errors that say that another worker took over.
 type fenced interface{ Fenced() bool }
 
+func isFenced(err error) bool {
+	var off fenced
+	return errors.As(err, &off) && off.Fenced()
+}
+
 // retry repeats f while the ledger is away; being fenced off is final.
 func (w *Worker) retry(ctx context.Context, f func() error) error {
 	wait := 100 * time.Millisecond
 	for {
 		err := f()
-		var off fenced
-		if err == nil || ctx.Err() != nil || errors.As(err, &off) && off.Fenced() {
+		if err == nil || ctx.Err() != nil || isFenced(err) {
 			return err
 		}
 		w.cfg.Logger.Error("verdicts could not be committed; retrying", "error", err, "wait", wait)
@@ -272,8 +277,8 @@ type batch struct {
 	position uint64 // of the reader behind it
 }
 
-// read fetches ahead of the consumer by one batch.
-func (w *Worker) read(ctx context.Context, from [muster.Partitions]uint64, out chan<- batch) error {
+// follow fetches ahead of the consumer by one batch.
+func (w *Worker) follow(ctx context.Context, from [muster.Partitions]uint64, out chan<- batch) error {
 	r, err := w.cfg.Open(ctx, from)
 	if err != nil {
 		return fmt.Errorf("opening the signal log: %w", err)

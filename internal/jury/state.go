@@ -1,10 +1,12 @@
 package jury
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -27,10 +29,15 @@ type state struct {
 	tick          int64  // Unix seconds up to which what was due is done, a multiple of tickSeconds
 	epoch, stored uint64
 
+	loaded bool            // all of it
+	again  []muster.Source // what the machines and the truth of today judge otherwise than what was loaded
 	heard  []muster.Source // since the last judgement
 	fallen []uint32        // machines whose word lost its weight since the last tick
 	moved  map[uint32]bool // machines whose records changed since they were rated
-	change change
+
+	ranges  map[muster.Source]convicted // that are listed for the conviction of their members
+	touched map[muster.Source]bool      // ranges to be judged at the next tick
+	change  change
 }
 
 // rating is what a table was made from: it stands for an epoch, while records
@@ -55,10 +62,10 @@ type held struct {
 type change struct {
 	sources    []muster.Source
 	gone       []muster.Source
-	verdicts   map[told]muster.Verdict // the latest on each
-	order      []told
+	verdicts   [][]muster.Verdict // first those told first on each source and list, then those told second, …
+	told       map[told]int       // how often
 	numbers    []muster.Number
-	trust      map[uint32]struct{}
+	trust      map[uint32]int64 // machines, and the tick after which they changed last
 	behaviours map[uint16]struct{}
 	events     []muster.TrustEvent
 	timed      bool // tick or epoch moved
@@ -141,7 +148,10 @@ func (w *Worker) grow(kind int, name string) {
 }
 
 func (w *Worker) reset() {
-	w.state = state{evidence: map[muster.Source]*held{}, wheel: map[int64][]muster.Source{}, moved: map[uint32]bool{}}
+	w.state = state{
+		evidence: map[muster.Source]*held{}, wheel: map[int64][]muster.Source{}, moved: map[uint32]bool{},
+		ranges: map[muster.Source]convicted{}, touched: map[muster.Source]bool{},
+	}
 	for kind := range w.numbers {
 		w.numbers[kind] = numbers{of: map[string]uint32{}, names: []string{""}}
 	}
@@ -152,14 +162,25 @@ func (w *Worker) reset() {
 
 func (c *change) clear() {
 	*c = change{
-		sources: c.sources[:0], gone: c.gone[:0], order: c.order[:0], numbers: c.numbers[:0], events: c.events[:0],
-		verdicts: map[told]muster.Verdict{}, trust: map[uint32]struct{}{}, behaviours: map[uint16]struct{}{},
+		sources: c.sources[:0], gone: c.gone[:0], numbers: c.numbers[:0], events: c.events[:0],
+		told: map[told]int{}, trust: map[uint32]int64{}, behaviours: map[uint16]struct{}{},
 	}
 }
 
-// load reads everything; voices of machines that no longer count are dropped on
+// load reads everything, and judges again what changed while nobody ran.
+func (w *Worker) load(ctx context.Context) error {
+	if err := w.read(ctx); err != nil {
+		return err
+	}
+	if len(w.again) == 0 {
+		return nil
+	}
+	return w.commit(ctx, func(Tx) error { return nil })
+}
+
+// read reads everything; voices of machines that no longer count are dropped on
 // the way.
-func (w *Worker) load(ctx context.Context) (err error) {
+func (w *Worker) read(ctx context.Context) (err error) {
 	w.reset()
 	if w.positions, err = w.cfg.Ledger.Positions(ctx); err != nil {
 		return fmt.Errorf("reading the log positions: %w", err)
@@ -177,7 +198,6 @@ func (w *Worker) load(ctx context.Context) (err error) {
 	if err := w.loadTrust(ctx); err != nil {
 		return err
 	}
-	var again []muster.Source // what the machines and the truth of today judge otherwise
 	err = w.cfg.Ledger.EachEvidence(ctx, func(row muster.EvidenceRow) error {
 		h := &held{}
 		if err := h.ev.UnmarshalBinary(row.Data); err != nil {
@@ -186,7 +206,7 @@ func (w *Worker) load(ctx context.Context) (err error) {
 		w.evidence[row.Source] = h
 		gone := h.ev.Forget(func(machine, organisation uint32) bool { return !w.isMember(machine, organisation) })
 		if gone || w.contradicts(row.Source, h) {
-			again = append(again, row.Source)
+			w.again = append(w.again, row.Source)
 		}
 		w.schedule(row.Source, h)
 		return nil
@@ -195,13 +215,8 @@ func (w *Worker) load(ctx context.Context) (err error) {
 		return fmt.Errorf("reading the evidence: %w", err)
 	}
 	w.sources.Set(float64(len(w.evidence)))
-	if len(again) == 0 {
-		return nil
-	}
-	return w.commit(ctx, func(Tx) error {
-		w.rejudge(again, max(w.tick, w.cfg.Now().Unix()))
-		return nil
-	})
+	w.loaded = true
+	return nil
 }
 
 func (w *Worker) isMember(machine, organisation uint32) bool {
@@ -256,6 +271,19 @@ func (w *Worker) loadTrust(ctx context.Context) error {
 		}
 	}
 	w.epoch, w.stored, w.tick, w.fallen = epoch, epoch, then.Tick, then.Fallen
+	for _, c := range then.Ranges {
+		r, err := muster.ParseSource(c.Range)
+		if err != nil {
+			return fmt.Errorf("reading the convicted ranges: %w", err)
+		}
+		w.ranges[r] = c
+		if f := w.facts(r); f.Never != "" || f.Canary || f.Shared {
+			w.touched[r] = true // an address inside became one while nobody ran
+		}
+	}
+	for _, r := range then.Touched {
+		w.touched[r] = true
+	}
 	w.rated = rating{
 		at: then.RatedAt, priors: max(1, min(then.Behaviours, len(w.priors))), held: then.Held,
 		records:    make([]crowd.Record, max(1, min(then.Machines, len(w.records)))),
@@ -320,6 +348,9 @@ type epochData struct {
 	Behaviours int      `json:"behaviours"` // likewise
 	Held       []uint32 `json:"held,omitempty"`
 	Fallen     []uint32 `json:"fallen,omitempty"`
+
+	Ranges  []convicted     `json:"ranges,omitempty"`
+	Touched []muster.Source `json:"touched,omitempty"`
 }
 
 // counts reports whether a machine counts in the organisation that it counted
@@ -334,7 +365,7 @@ func (w *Worker) counts(machine uint32) bool {
 func (w *Worker) rate(at int64) {
 	w.rated = rating{at: at, records: slices.Clone(w.records), behaviours: slices.Clone(w.behaviours), priors: len(w.priors)}
 	for machine := range w.moved {
-		w.change.trust[machine] = struct{}{}
+		w.change.trust[machine] = w.tick
 	}
 	for b := range w.behaviours {
 		if w.behaviours[b] != (crowd.BehaviourRecord{}) {
@@ -354,7 +385,7 @@ func (w *Worker) makeTable() {
 
 // move notes that a machine's record changes.
 func (w *Worker) move(machine uint32) *crowd.Record {
-	w.change.trust[machine] = struct{}{}
+	w.change.trust[machine] = w.tick
 	w.moved[machine] = true
 	return &w.records[machine]
 }
@@ -393,28 +424,30 @@ func (w *Worker) stamp() time.Time {
 // commit runs fn, which changes the state, and writes what it changed, in one
 // transaction. After an error the state is what the ledger has.
 func (w *Worker) commit(ctx context.Context, fn func(Tx) error) error {
+	if !w.loaded { // it was to be, after a commit that failed
+		if err := w.read(ctx); err != nil {
+			return err
+		}
+	}
 	verdicts := 0
 	touched := false
 	err := w.cfg.Ledger.Commit(ctx, func(tx Tx) error {
 		touched = true
+		w.rejudge(w.again, w.now())
+		w.again = nil
 		if err := fn(tx); err != nil {
 			return err
 		}
-		verdicts = len(w.change.order)
+		verdicts = len(w.change.told)
 		return w.write(tx)
 	})
 	if err != nil {
 		if touched {
-			if again := w.load(ctx); again != nil {
+			if again := w.read(ctx); again != nil {
 				return fmt.Errorf("%w; then the state could not be loaded again: %w", err, again)
 			}
 		}
 		return err
-	}
-	for _, source := range w.change.sources {
-		if h := w.evidence[source]; h != nil {
-			h.changed = false
-		}
 	}
 	w.stored = w.epoch
 	w.change.clear()
@@ -441,16 +474,16 @@ func (w *Worker) write(tx Tx) error {
 	if err := w.writeTrust(tx); err != nil {
 		return err
 	}
-	if len(c.order) == 0 {
-		return nil
+	for _, verdicts := range c.verdicts { // each has its place in the history
+		changed := w.stamp()
+		for i := range verdicts {
+			verdicts[i].Changed = changed
+		}
+		if err := tx.PutVerdicts(verdicts); err != nil {
+			return err
+		}
 	}
-	changed := w.stamp()
-	verdicts := make([]muster.Verdict, len(c.order))
-	for i, t := range c.order {
-		verdicts[i] = c.verdicts[t]
-		verdicts[i].Changed = changed
-	}
-	return tx.PutVerdicts(verdicts)
+	return nil
 }
 
 func (w *Worker) writeEvidence(tx Tx) error {
@@ -458,9 +491,10 @@ func (w *Worker) writeEvidence(tx Tx) error {
 	arena := w.arena[:0]
 	for _, source := range w.change.sources {
 		h := w.evidence[source]
-		if h == nil {
-			continue // it went again
+		if h == nil || !h.changed {
+			continue // it went again, or has been written
 		}
+		h.changed = false
 		start := len(arena)
 		arena = h.ev.AppendBinary(arena)
 		rows = append(rows, muster.EvidenceRow{
@@ -476,6 +510,9 @@ func (w *Worker) writeEvidence(tx Tx) error {
 	}
 	byPartition := map[uint8][]muster.Source{}
 	for _, source := range w.change.gone {
+		if w.evidence[source] != nil {
+			continue // it came again
+		}
 		p := w.cfg.Partition(source)
 		byPartition[p] = append(byPartition[p], source)
 	}
@@ -490,14 +527,14 @@ func (w *Worker) writeEvidence(tx Tx) error {
 func (w *Worker) writeTrust(tx Tx) error {
 	c := &w.change
 	rows := make([]muster.TrustRow, 0, len(c.trust))
-	for machine := range c.trust {
+	for machine, at := range c.trust {
 		both := [2]crowd.Record{w.records[machine]}
 		if int(machine) < len(w.rated.records) {
 			both[1] = w.rated.records[machine]
 		}
 		rows = append(rows, muster.TrustRow{
-			Machine: machine, Rank: crowd.Rate(&both[0], max(w.tick, 1), &w.cfg.Parameters).Rank,
-			Changed: time.Unix(w.tick, 0).UTC(), Data: encodeFixed(&both),
+			Machine: machine, Rank: crowd.Rate(&both[0], max(at, 1), &w.cfg.Parameters).Rank,
+			Changed: time.Unix(at, 0).UTC(), Data: encodeFixed(&both),
 		})
 	}
 	slices.SortFunc(rows, func(a, b muster.TrustRow) int { return int(a.Machine) - int(b.Machine) })
@@ -524,6 +561,8 @@ func (w *Worker) writeTrust(tx Tx) error {
 	data, err := json.Marshal(epochData{
 		Tick: w.tick, RatedAt: w.rated.at, Machines: len(w.rated.records), Behaviours: w.rated.priors,
 		Held: w.rated.held, Fallen: w.fallen,
+		Ranges:  slices.SortedFunc(maps.Values(w.ranges), func(a, b convicted) int { return cmp.Compare(a.Range, b.Range) }),
+		Touched: slices.SortedFunc(maps.Keys(w.touched), muster.Source.Compare),
 	})
 	if err != nil {
 		return fmt.Errorf("writing the epoch: %w", err)
