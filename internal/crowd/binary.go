@@ -30,7 +30,7 @@ func (ev *Evidence) AppendBinary(b []byte) []byte {
 	}
 	b = append(b, evidenceVersion, flags, ev.convictions)
 	b = appendUints(b, uint64(ev.first), uint64(ev.last-ev.first))
-	b = appendUints(b, ev.since(ev.unbanned), ev.since(ev.reached), ev.since(ev.confirmBy), ev.since(ev.askAt))
+	b = appendUints(b, ev.since(ev.unbanned), ev.since(ev.reached), ev.since(ev.confirmBy))
 	b = appendUints(b, ev.machines, ev.networks)
 	behaviours := ev.Behaviours()
 	b = append(b, byte(len(behaviours)))
@@ -84,7 +84,7 @@ func (ev *Evidence) UnmarshalBinary(data []byte) error {
 	ev.first = r.uint32()
 	ev.last = ev.first + r.uint32()
 	r.first = ev.first
-	ev.unbanned, ev.reached, ev.confirmBy, ev.askAt = r.time(), r.time(), r.time(), r.time()
+	ev.unbanned, ev.reached, ev.confirmBy = r.time(), r.time(), r.time()
 	ev.machines, ev.networks = r.uint(), r.uint()
 	for i := range r.count(maxNamed) {
 		ev.behaviours[i] = Behaviour{Index: r.uint16(), Reports: r.uint16()}

@@ -27,7 +27,6 @@ type Evidence struct {
 	first, last uint32 // of all reports that count or go to a fleet
 	unbanned    uint32 // what was said before is muted
 	reached     uint32 // since when there is support for a listing, while it waits
-	askAt       uint32 // when to ask whether the voices are a ring
 	confirmBy   uint32 // when to ask whether somebody new confirmed the listing
 
 	convictions uint8
@@ -59,7 +58,6 @@ const (
 	settled             // its first report was validated, or is not to be
 	backed              // it supported the listing when it was made
 	shot                // it was told of a canary or a ring
-	asked               // it was judged whether it is of a ring
 )
 
 // standing is a listing in force for one audience.
@@ -126,7 +124,7 @@ func (t *TrustTable) speak(ev *Evidence, i int, r Report, at uint32) {
 	case !again: // the first, or the first after an unban or a long silence
 		v.counted, v.first = 0, at // its own old word is nothing that others knew
 		v.novelty = t.novelty(ev, i, at)
-		v.flags &^= settled | shot | asked
+		v.flags &^= settled | shot
 		if v.novelty == 0 {
 			v.flags |= settled
 		}
@@ -134,7 +132,7 @@ func (t *TrustTable) speak(ev *Evidence, i int, r Report, at uint32) {
 		v.first = at
 	}
 	v.counted = max(v.counted, at)
-	if t.rating(v.machine).weight >= t.minVoice {
+	if t.rating(v.machine).earned >= t.minVoice {
 		ev.machines |= 1 << (mix(uint64(v.machine)) & 63)
 		ev.networks |= 1 << (mix(uint64(t.group(v))) & 63)
 	}

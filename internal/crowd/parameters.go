@@ -68,6 +68,7 @@ type Earning struct {
 	SoloClean       time.Duration // without a strike, for the top rank
 	SoloPerDay      int           // listings alone
 	UnbanDoubt      float64       // to b, when a source that it alone or mainly got listed was cleared and stayed quiet
+	UnbanEvery      time.Duration // at most: else an attacker who gives up addresses ruins those who reported them
 }
 
 // Cap limits a weight.
@@ -88,7 +89,7 @@ type Punishment struct {
 	ExemptASCertain int     // … the same for behaviours that are certain and cannot be forged: then the canary does attack
 	ExemptSpread    float64 // in any case from this share of the AS that chance would give
 	ExemptDoubt     float64 // to b, for the excused
-	From            float64 // confidence × (1 − spoofability) under which a shot proves little: no hold, no pause, and that share squared of the rest
+	From            float64 // confidence × (1 − spoofability) under which a shot proves little: no hold, no pause, and of the rest that share to the third
 	Certain         float64 // confidence × (1 − spoofability) from which a shot is no mistake but a lie
 	TwitchyAS       int     // AS in which a behaviour shoots any canaries within a day or two: then it is broken, and excused …
 	TwitchyCut      float64 // … and keeps this share of its confidence meanwhile
@@ -119,9 +120,7 @@ type Suspicion struct {
 	LopsidedHold  time.Duration // … and must wait so long
 	Ring          float64       // a crowd from less than this share of the AS that chance would give is a ring …
 	RingFrom      int           // … from so many machines on: all come under a cloud, and those that were under one lose all weight
-	RingChance    float64       // of so many machines under a cloud among the voices of a source: under it they are a ring …
-	RingWait      time.Duration // … when others had so long to speak
-	RingPause     time.Duration // without any weight
+	RingPause     time.Duration // for that long, as do gangs in which all are liars' neighbours
 	RingDoubt     float64       // to b
 }
 
@@ -178,7 +177,7 @@ func Default() Parameters {
 			Drift: 0.003, ValidateAfter: 3 * day, HoneypotWithin: 7 * day,
 			Corroboration: 2.5, PartnerFree: 5, PartnerShare: 1. / 3,
 			SoloTenure: 120, SoloValidations: 100, SoloBound: 0.97, SoloClean: 120 * day, SoloPerDay: 20,
-			UnbanDoubt: 3,
+			UnbanDoubt: 3, UnbanEvery: 30 * day,
 		},
 		Canary: Punishment{
 			Hold: day, Loss: 0.5, Doubt: 10, Pause: 30 * day, AgainPause: 120 * day, Again: 120 * day,
@@ -191,7 +190,7 @@ func Default() Parameters {
 			StruckFor: 30 * day, StruckShare: 0.01, CompanyMin: 0.5, CompanySigmas: 1, Chance: 0.01,
 			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, StakeSigmas: 3,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
-			Ring: 0.35, RingFrom: 48, RingWait: 6 * time.Hour, RingChance: 0.001, RingPause: 30 * day, RingDoubt: 2,
+			Ring: 0.35, RingFrom: 48, RingPause: 30 * day, RingDoubt: 2,
 		},
 		Small: Small{
 			Size: 10, Need: 2, Growth: 3, NeedMax: 6, Margin: 1.2,

@@ -25,7 +25,6 @@ func (t *TrustTable) settle(ev *Evidence, at uint32, f Facts, out *Outcome) {
 	}
 	t.blame(ev, at, out)
 	t.expose(ev, at, out)
-	t.accuse(ev, at, out)
 	if ev.confirmBy > 0 && at >= ev.confirmBy {
 		t.settleListing(ev, at, out)
 	}
@@ -60,7 +59,7 @@ func (t *TrustTable) settleCanary(ev *Evidence, v *voice, at uint32, out *Outcom
 	crowd, excused := t.excused(ev, v, prior)
 	switch forged := float64(said) < t.Parameters.Canary.From; {
 	case forged: // else anybody could ruin a machine by a packet a day
-		t.event(v, Struck, at, said*said, out)
+		t.event(v, Struck, at, said*said*said, out)
 		crowd = max(crowd, 1)
 	case !excused:
 		t.event(v, Struck, at, said, out)
@@ -250,7 +249,7 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		case v.counted == 0 || r.earned < t.minVoice || !gang && v.flags&backed == 0:
 		case !r.liar:
 			t.event(v, Company, at, float32(max(0, 1-3*t.liars)), out)
-		case backing == backers && backers > 1 && !r.paused:
+		case gang && backing == backers && !r.paused:
 			t.event(v, Colluded, at, 0, out)
 		}
 	}
@@ -291,50 +290,6 @@ func (t *TrustTable) expose(ev *Evidence, at uint32, out *Outcome) {
 			kind = Colluded
 		}
 		t.event(v, kind, at, 1, out)
-	}
-}
-
-// accuse finds those who speak together and with hardly anybody else, among
-// machines under a cloud: more of them than chance explains are a ring. Others
-// are given time to speak, and each source is asked about once for all who have
-// spoken: else chance would get as many tries as there are reports.
-func (t *TrustTable) accuse(ev *Evidence, at uint32, out *Outcome) {
-	voices, clouded, news := 0, 0, false
-	if t.suspects > 0 && !ev.canary {
-		for i := range ev.voices {
-			v := &ev.voices[i]
-			if r := t.rating(v.machine); v.counted > ev.unbanned && (r.earned >= t.minVoice || v.flags&honeypot != 0) {
-				voices++
-				if r.clouded {
-					clouded++
-					news = news || v.flags&(shot|asked) == 0
-				}
-			}
-		}
-	}
-	switch {
-	case clouded < 3 || !news:
-		ev.askAt = 0
-		return
-	case ev.askAt == 0:
-		ev.askAt = at + seconds(t.Parameters.Suspicion.RingWait)
-		return
-	case at < ev.askAt:
-		return
-	}
-	ev.askAt = 0
-	guilty := binomialTail(voices, clouded, t.suspects) < t.Parameters.Suspicion.RingChance
-	for i := range ev.voices {
-		v := &ev.voices[i]
-		r := t.rating(v.machine)
-		if v.counted == 0 || !r.clouded || r.earned < t.minVoice || v.flags&shot != 0 {
-			continue
-		}
-		v.flags |= asked
-		if guilty && !r.paused {
-			v.flags |= shot | settled
-			t.event(v, Colluded, at, 0, out)
-		}
 	}
 }
 
@@ -381,9 +336,6 @@ func (t *TrustTable) Due(ev *Evidence) int64 {
 	}
 	if ev.reached > 0 {
 		due = min(due, ev.reached+seconds(t.Parameters.Suspicion.LopsidedHold))
-	}
-	if ev.askAt > 0 {
-		due = min(due, ev.askAt)
 	}
 	if ev.feedback {
 		due = min(due, ev.unbanned+seconds(t.Parameters.Listing.Grace))

@@ -47,7 +47,6 @@ type TrustTable struct {
 	inPrefix [MaxVoices + 1]points // share of the n-th best of a prefix
 	inAS     [MaxVoices + 1]points
 	liars    float64 // share of voices that are liars or their neighbours
-	suspects float64 // share of voices that are under a cloud
 	crowd    []int   // how many AS chance gives for 8, 16, 24 … machines
 
 	threshold, lowest, minVoice, honeypot, solo, corroboration points
@@ -232,7 +231,6 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 		}
 	}
 	slices.Sort(t.Clouded)
-	t.suspects = t.shareOf(t.Clouded, networks, stood+fell)
 	for i := range t.ratings {
 		if _, in := slices.BinarySearch(t.Clouded, s.Records[i].AS); in && !s.Records[i].Honeypot {
 			t.ratings[i].clouded, t.ratings[i].solo = true, false

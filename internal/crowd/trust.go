@@ -148,9 +148,9 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 		r.Doubt += p.Suspicion.RingDoubt * late
 		r.PausedUntil = max(r.PausedUntil, e.At+int64(p.Suspicion.RingPause/time.Second))
 	case Disproved:
-		// Once a day: an attacker who gives up many addresses must not ruin those
-		// who reported them.
-		if e.At-r.LastCleared >= daySeconds {
+		// Not often: an attacker who gives up many addresses must not ruin those who
+		// reported them.
+		if e.At-r.LastCleared >= int64(p.Trust.UnbanEvery/time.Second) {
 			r.Doubt += p.Trust.UnbanDoubt * amount * late
 			r.LastCleared = e.At
 		}
