@@ -18,9 +18,9 @@ import (
 // The layers above the root, lowest first. A package may import those of lower
 // layers, save for what forbidden says, and none of its own layer.
 var (
-	pure       = []string{"internal/wire", "internal/policy", "internal/consensus", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor"}
+	pure       = []string{"internal/wire", "internal/policy", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor"}
 	adapters   = []string{"internal/store", "internal/stream", "internal/enrich"}
-	services   = []string{"internal/enroll", "internal/ingest", "internal/tally", "internal/publish", "internal/orders", "internal/abuse", "internal/jury", "internal/namecheck"}
+	services   = []string{"internal/enroll", "internal/ingest", "internal/publish", "internal/orders", "internal/abuse", "internal/jury", "internal/namecheck"}
 	transports = []string{"internal/edge", "internal/console", "internal/sieve", "internal/guard"}
 	top        = []string{"internal/roles", "cmd"}
 )
