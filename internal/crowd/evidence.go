@@ -85,6 +85,9 @@ func (t *TrustTable) Fold(ev *Evidence, r Report) {
 	ev.count(r.Behaviour)
 
 	i := slices.IndexFunc(ev.voices, func(v voice) bool { return v.machine == r.Machine })
+	if i < 0 && len(ev.voices) >= MaxVoices && !ev.canary && !r.Fleet && !r.Honeypot && t.rating(r.Machine).earned == 0 {
+		return // a flood of those without weight costs little and changes nothing
+	}
 	if i < 0 {
 		ev.room()
 		ev.voices = append(ev.voices, voice{machine: r.Machine, flags: settled})
