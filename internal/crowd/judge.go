@@ -113,7 +113,7 @@ func (t *TrustTable) tell(ev *Evidence, at uint32, f Facts, c *choir, d decision
 		w.told = w.until
 		out.Verdicts = append(out.Verdicts, Verdict{
 			Audience: w.audience, Listed: true, Remedy: w.remedy, Since: int64(w.since), Until: int64(w.until),
-			Reasons: t.reasons(ev, at, f, c, d, w.audience),
+			Reasons: t.reasons(ev, f, c, d, w.audience),
 		})
 	}
 	for ; i < len(ev.standing); i++ {
@@ -160,7 +160,7 @@ func (t *TrustTable) end(ev *Evidence, st *standing, at uint32, f Facts, c *choi
 	}
 	out.Verdicts = append(out.Verdicts, Verdict{
 		Audience: st.audience, Listed: false, Remedy: st.remedy, Since: int64(st.since), Until: int64(st.told),
-		Reasons: t.reasons(ev, at, f, c, d, d.audience(st.audience)),
+		Reasons: t.reasons(ev, f, c, d, d.audience(st.audience)),
 	})
 }
 
@@ -338,10 +338,10 @@ func (t *TrustTable) Explain(ev *Evidence, now int64, f Facts) Reasons {
 	at := max(clock(now), 1)
 	var c choir
 	c.gather(t, ev, at)
-	return t.reasons(ev, at, f, &c, t.decide(ev, at, f, &c), Network)
+	return t.reasons(ev, f, &c, t.decide(ev, at, f, &c), Network)
 }
 
-func (t *TrustTable) reasons(ev *Evidence, at uint32, f Facts, c *choir, d decision, audience uint32) Reasons {
+func (t *TrustTable) reasons(ev *Evidence, f Facts, c *choir, d decision, audience uint32) Reasons {
 	r := Reasons{
 		Rule: d.rule, Local: t.local, Shared: f.Shared, Probation: d.probation,
 		Support: d.support.float(), Threshold: d.threshold.float(), Diversity: c.diversity(t),

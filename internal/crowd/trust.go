@@ -154,6 +154,7 @@ func (r *Record) Apply(e TrustEvent, p *Parameters) {
 			r.Doubt += p.Trust.UnbanDoubt * amount * late
 			r.LastCleared = e.At
 		}
+	case Twitched: // it is about a behaviour
 	}
 }
 

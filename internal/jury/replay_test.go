@@ -63,7 +63,7 @@ func history(t *rapid.T) []muster.Entry {
 	addresses := [2][]string{{"35.188.49.0", "35.188.49.4", "192.168.1.8"}, {"35.188.49.1", "35.188.49.5", canary}}
 	minutes := rapid.SampledFrom([]int{0, 0, 1, 5, 30, 90, 300})
 	flags := rapid.SampledFrom([]muster.SignalFlags{counts, counts, counts, counts | fleet, counts | muster.Decided, fleet, muster.Decided})
-	records := rapid.SampledFrom([]int{3, 20, 50, 50}).Draw(t, "records")
+	records := rapid.SampledFrom([]int{3, 20, 20, 50}).Draw(t, "records")
 	machine := rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}) // each as often as others, as ranges are not
 	var (
 		out  []muster.Entry
@@ -245,10 +245,14 @@ var goals = map[string][]string{
 // on when it was done.
 func TestReplayReachesTheSameState(t *testing.T) {
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
-		if err := checks.Value.Set("25"); err != nil { // each is days of ticks
+		if err := checks.Value.Set("12"); err != nil { // each is days of ticks
 			t.Fatal(err)
 		}
-		defer checks.Value.Set(checks.DefValue)
+		defer func() {
+			if err := checks.Value.Set(checks.DefValue); err != nil {
+				t.Error(err)
+			}
+		}()
 	}
 	known, ctx := truth(t), t.Context()
 	for name, p := range map[string]crowd.Parameters{"a young network": crowd.Default(), "one that grows up": fast()} {

@@ -65,27 +65,53 @@ func TestRanking(t *testing.T) {
 		better muster.Source
 		worse  muster.Source
 	}{
-		{"what the reader saw comes before what another saw",
-			[]Sighting{sight("me", a, 0), sight("other", b, 0)}, false, a, b},
-		{"what anybody saw comes before what nobody saw",
-			[]Sighting{sight("other", a, 0)}, false, a, never},
-		{"the recent before the old",
-			[]Sighting{sight("other", b, 0), sight("other", a, 0.9)}, false, a, b},
-		{"who comes hour after hour before who came once",
-			[]Sighting{sight("me", a, 0.1), sight("me", a, 0.2), sight("me", a, 0.3), sight("me", b, 0.3)}, false, a, b},
-		{"several reports in one hour count once, so that the later one wins",
-			[]Sighting{sight("me", b, 0.501), sight("me", b, 0.502), sight("me", b, 0.503), sight("me", a, 0.55)}, false, a, b},
-		{"who is in a network that the reader was visited from",
-			[]Sighting{sight("me", source(t, "80.1.1.200"), 0.5), sight("x", a, 0.5), sight("x", b, 0.5)}, false, a, b},
-		{"what a reader saw that shares visitors, before what one saw that shares none",
+		{
+			"what the reader saw comes before what another saw",
+			[]Sighting{sight("me", a, 0), sight("other", b, 0)},
+			false, a, b,
+		},
+		{
+			"what anybody saw comes before what nobody saw",
+			[]Sighting{sight("other", a, 0)},
+			false, a, never,
+		},
+		{
+			"the recent before the old",
+			[]Sighting{sight("other", b, 0), sight("other", a, 0.9)},
+			false, a, b,
+		},
+		{
+			"who comes hour after hour before who came once",
+			[]Sighting{sight("me", a, 0.1), sight("me", a, 0.2), sight("me", a, 0.3), sight("me", b, 0.3)},
+			false, a, b,
+		},
+		{
+			"several reports in one hour count once, so that the later one wins",
+			[]Sighting{sight("me", b, 0.501), sight("me", b, 0.502), sight("me", b, 0.503), sight("me", a, 0.55)},
+			false, a, b,
+		},
+		{
+			"who is in a network that the reader was visited from",
+			[]Sighting{sight("me", source(t, "80.1.1.200"), 0.5), sight("x", a, 0.5), sight("x", b, 0.5)},
+			false, a, b,
+		},
+		{
+			"what a reader saw that shares visitors, before what one saw that shares none",
 			slices.Concat(together("me", "twin", 0), together("stranger", "friend", 100),
-				[]Sighting{sight("twin", a, 0.9), sight("stranger", b, 0.9)}), true, a, b},
-		{"what behaves as those do that come back",
+				[]Sighting{sight("twin", a, 0.9), sight("stranger", b, 0.9)}), true, a, b,
+		},
+		{
+			"what behaves as those do that come back",
 			[]Sighting{
-				{Victim: "x", Source: nth(1), Behaviour: "stays", At: start.Add(-3 * day)}, {Victim: "x", Source: nth(1), Behaviour: "stays", At: start.Add(-2 * day)},
-				{Victim: "x", Source: nth(2), Behaviour: "goes", At: start.Add(-2 * day)}, {Victim: "x", Source: nth(3), Behaviour: "goes", At: start.Add(-2 * day)},
-				{Victim: "x", Source: a, Behaviour: "stays", At: start}, {Victim: "x", Source: b, Behaviour: "goes", At: start},
-			}, false, a, b},
+				{Victim: "x", Source: nth(1), Behaviour: "stays", At: start.Add(-3 * day)},
+				{Victim: "x", Source: nth(1), Behaviour: "stays", At: start.Add(-2 * day)},
+				{Victim: "x", Source: nth(2), Behaviour: "goes", At: start.Add(-2 * day)},
+				{Victim: "x", Source: nth(3), Behaviour: "goes", At: start.Add(-2 * day)},
+				{Victim: "x", Source: a, Behaviour: "stays", At: start},
+				{Victim: "x", Source: b, Behaviour: "goes", At: start},
+			},
+			false, a, b,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := modelOf(Parameters{}, tt.given...)
