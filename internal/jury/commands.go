@@ -206,6 +206,7 @@ func (w *Worker) Trust(ctx context.Context, machine string) (t Trust, err error)
 			return muster.Errorf(muster.NotFound, "machine %s has not reported anything yet", machine)
 		}
 		t = Trust{Number: number, Record: w.records[number], Trust: w.table.Of(number), Epoch: w.epoch}
+		t.Trust.Bound = crowd.Rate(&t.Record, w.now(), &w.cfg.Parameters).Bound // which tables do not keep
 		return nil
 	})
 	return t, err
