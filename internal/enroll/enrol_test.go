@@ -366,6 +366,10 @@ func TestAcceptAndFriends(t *testing.T) {
 	wantError(t, b.Unblock(t.Context(), machineID), "", "")
 	want := Identity{Machine: machineID, Organisation: "org-a", State: muster.Active, Plan: muster.Enterprise, Fleet: muster.FleetHub}
 	wantIdentity(t, b.Service, token, want)
+	wantError(t, b.SetHoneypot(t.Context(), machineID, true), "", "")
+	want.Honeypot = true
+	wantIdentity(t, b.Service, token, want)
+	wantError(t, b.SetHoneypot(t.Context(), "nobody", true), muster.NotFound, "no machine")
 
 	m, _ := b.Machine(machineID)
 	if m.Name != "web 2" || !slices.Equal(m.Tags, []string{"y", "z"}) {

@@ -107,6 +107,20 @@ func (s *Service) Tag(ctx context.Context, machineID string, tags []string) erro
 	return err
 }
 
+// SetHoneypot notes whether nobody has business with a machine, so that whoever
+// comes to it is up to no good; what it reports from then on counts as such.
+// Codes: NotFound.
+func (s *Service) SetHoneypot(ctx context.Context, machineID string, honeypot bool) error {
+	_, err := s.update(ctx, machineID, func(m *muster.Machine) error {
+		if m.Honeypot == honeypot {
+			return errUnchanged
+		}
+		m.Honeypot = honeypot
+		return nil
+	})
+	return err
+}
+
 // join makes a machine an active member.
 func (s *Service) join(m *muster.Machine, organisation string) {
 	m.State, m.Organisation = muster.Active, organisation
