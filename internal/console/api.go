@@ -17,6 +17,7 @@ import (
 
 	"muster"
 	"muster/internal/enroll"
+	"muster/internal/jury"
 	"muster/internal/ops"
 	"muster/internal/orders"
 )
@@ -40,6 +41,13 @@ type Store interface {
 
 	Alerts(ctx context.Context, q AlertQuery) (alerts []muster.Signal, next string, err error)
 	Verdicts(ctx context.Context, source muster.Source) ([]muster.Verdict, error)
+	// VerdictHistory returns listings and ends of listings, newest first.
+	VerdictHistory(ctx context.Context, source muster.Source, audience muster.Audience, limit int) ([]muster.Verdict, error)
+	OperatorVerdicts(ctx context.Context, now time.Time) ([]muster.OperatorVerdict, error)
+	PutOperatorVerdict(ctx context.Context, v muster.OperatorVerdict, audit muster.AuditEntry) error
+	DeleteOperatorVerdict(ctx context.Context, source muster.Source, audit muster.AuditEntry) error
+	// TrustEvents returns those of the machine of a number, newest first.
+	TrustEvents(ctx context.Context, machine uint32, since time.Time, limit int) ([]muster.TrustEvent, error)
 	Orders(ctx context.Context, machine string, since, now time.Time, limit int) ([]muster.Order, error)
 
 	UserByName(ctx context.Context, name string) (muster.User, error)
@@ -53,6 +61,7 @@ type Store interface {
 	DeleteAPIToken(ctx context.Context, id string) error
 
 	Audit(ctx context.Context, q AuditQuery) ([]muster.AuditEntry, error) // newest first
+	PutAudit(ctx context.Context, entries ...muster.AuditEntry) error
 }
 
 // MachineQuery selects machines; zero fields select all.
@@ -81,12 +90,19 @@ type Config struct {
 	Abuse    Abuse
 	Canaries Canaries
 	Unbans   Unbans // nil on a server that does not judge
+	Judge    Judge  // likewise
+	// Truth is what people know about sources.
+	Truth func() jury.Truth
+	// Listing returns the network's listing of the narrowest source around an
+	// address; code muster.NotFound for none.
+	Listing func(ctx context.Context, addr netip.Addr) (muster.Verdict, error)
+	Listed  func() int // how many are on the community list
 	// ClientAddr tells the address that a request comes from; the zero Addr when
 	// it is not known, as when it is nil.
 	ClientAddr func(*http.Request) netip.Addr
 	Appeal     string // whom a banned client may write to; "" for nobody
-	// AllowlistChanged, OrganisationsChanged and CanariesChanged tell all nodes to
-	// read again.
+	// AllowlistChanged (which operators' verdicts are of), OrganisationsChanged and
+	// CanariesChanged tell all nodes to read again.
 	AllowlistChanged     func(ctx context.Context) error
 	OrganisationsChanged func(ctx context.Context) error
 	CanariesChanged      func(ctx context.Context) error // nil: nobody needs to know
@@ -119,6 +135,7 @@ func NewAPI(cfg Config) *API {
 		"GET /api/v1/machines":                a.machines,
 		"GET /api/v1/machines/{id}":           a.machine,
 		"PATCH /api/v1/machines/{id}":         a.updateMachine,
+		"GET /api/v1/machines/{id}/trust":     a.machineTrust,
 		"POST /api/v1/machines/{id}/accept":   a.acceptMachine,
 		"POST /api/v1/machines/{id}/block":    a.blockMachine,
 		"POST /api/v1/machines/{id}/unblock":  a.unblockMachine,
@@ -136,7 +153,13 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/canaries/import":        a.importCanaries,
 		"DELETE /api/v1/canaries/{id...}":     a.removeCanary,
 		"GET /api/v1/alerts":                  a.alerts,
-		"GET /api/v1/sources/{value...}":      a.explain,
+		"GET /api/v1/sources/{value...}":      a.verdictsOn,
+		"GET /api/v1/explain/{value...}":      a.explain,
+		"GET /api/v1/verdicts":                a.operatorVerdicts,
+		"POST /api/v1/verdicts":               a.decide,
+		"DELETE /api/v1/verdicts/{value...}":  a.undecide,
+		"GET /api/v1/network":                 a.network,
+		"GET /api/v1/behaviours":              a.behaviours,
 		"GET /api/v1/users":                   a.users,
 		"POST /api/v1/users":                  a.createUser,
 		"PUT /api/v1/users/{name}/password":   a.setPassword,

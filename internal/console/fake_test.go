@@ -20,7 +20,9 @@ import (
 
 	"muster"
 	"muster/internal/abuse"
+	"muster/internal/crowd"
 	"muster/internal/enroll"
+	"muster/internal/jury"
 	"muster/internal/orders"
 	"muster/internal/ratelimit"
 )
@@ -45,7 +47,10 @@ type store struct {
 	users    []muster.User
 	tokens   []muster.APIToken
 
-	audit []muster.AuditEntry
+	audit   []muster.AuditEntry
+	history []muster.Verdict         // newest first
+	words   []muster.OperatorVerdict // of people
+	events  []muster.TrustEvent      // newest first
 
 	machineQuery MachineQuery // the last ones asked
 	alertQuery   AlertQuery
@@ -323,6 +328,108 @@ func (s *store) Audit(_ context.Context, q AuditQuery) ([]muster.AuditEntry, err
 	return s.audit[:min(len(s.audit), q.Limit)], s.fail
 }
 
+func (s *store) PutAudit(_ context.Context, entries ...muster.AuditEntry) error {
+	if s.fail == nil {
+		s.audit = append(s.audit, entries...)
+	}
+	return s.fail
+}
+
+func (s *store) VerdictHistory(_ context.Context, source muster.Source, audience muster.Audience, limit int) (out []muster.Verdict, err error) {
+	for _, v := range s.history {
+		if v.Source == source && v.Audience == audience && len(out) < limit {
+			out = append(out, v)
+		}
+	}
+	return out, s.fail
+}
+
+func (s *store) OperatorVerdicts(_ context.Context, at time.Time) (out []muster.OperatorVerdict, err error) {
+	for _, v := range s.words {
+		if v.Until.IsZero() || at.Before(v.Until) {
+			out = append(out, v)
+		}
+	}
+	return out, s.fail
+}
+
+func (s *store) PutOperatorVerdict(ctx context.Context, v muster.OperatorVerdict, audit muster.AuditEntry) error {
+	if s.fail == nil {
+		s.words = append(s.words, v)
+	}
+	return s.PutAudit(ctx, audit)
+}
+
+func (s *store) DeleteOperatorVerdict(ctx context.Context, source muster.Source, audit muster.AuditEntry) error {
+	n := len(s.words)
+	s.words = slices.DeleteFunc(s.words, func(v muster.OperatorVerdict) bool { return v.Source == source })
+	if len(s.words) == n {
+		return missing("verdict")
+	}
+	return s.PutAudit(ctx, audit)
+}
+
+func (s *store) TrustEvents(_ context.Context, machine uint32, since time.Time, limit int) (out []muster.TrustEvent, err error) {
+	for _, e := range s.events {
+		if e.Machine == machine && !e.At.Before(since) && len(out) < limit {
+			out = append(out, e)
+		}
+	}
+	return out, s.fail
+}
+
+func (s *store) listing(_ context.Context, addr netip.Addr) (found muster.Verdict, err error) {
+	for _, v := range s.verdicts {
+		p := v.Source.Prefix()
+		if v.Listed && v.Audience == muster.Network && p.Contains(addr) && (!found.Listed || p.Bits() > found.Source.Prefix().Bits()) {
+			found = v
+		}
+	}
+	if !found.Listed && s.fail == nil {
+		return found, missing("listing")
+	}
+	return found, s.fail
+}
+
+// bench is the Judge of this package: it says what it is given.
+type bench struct {
+	standings  map[muster.Source]jury.Standing
+	trust      map[string]jury.Trust
+	population crowd.Population
+	newcomer   float32
+	behaviours []jury.Behaviour
+
+	fail error
+}
+
+func (b *bench) Explain(_ context.Context, source muster.Source) (jury.Standing, error) {
+	return b.standings[source], b.fail
+}
+
+func (b *bench) Trust(_ context.Context, machine string) (jury.Trust, error) {
+	t, ok := b.trust[machine]
+	if !ok && b.fail == nil {
+		return t, missing("machine")
+	}
+	return t, b.fail
+}
+
+func (b *bench) Ranks(_ context.Context, machines []string) (map[string]uint8, error) {
+	known := map[string]uint8{}
+	for _, m := range machines {
+		if t, ok := b.trust[m]; ok {
+			known[m] = t.Trust.Rank
+		}
+	}
+	return known, b.fail
+}
+
+func (b *bench) Network(context.Context) (crowd.Population, float32, error) {
+	return b.population, b.newcomer, b.fail
+}
+
+func (b *bench) Behaviours(context.Context) ([]jury.Behaviour, error) { return b.behaviours, b.fail }
+
 // guard is the Abuse of this package: it keeps what it is told, without a clock.
 type guard struct {
 	bans       []ratelimit.Ban
@@ -446,6 +553,8 @@ type rig struct {
 	t       testing.TB
 	store   *store
 	guard   *guard
+	bench   *bench
+	truth   jury.Truth
 	clock   time.Time
 	changed []string // what all nodes were told
 }
@@ -453,6 +562,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, store: newStore(), guard: newGuard(), clock: now}
+	r.bench = &bench{standings: map[muster.Source]jury.Standing{}, trust: map[string]jury.Trust{}}
 	clock := func() time.Time { return r.clock }
 	machines, err := enroll.New(enroll.Config{Store: r.store, PublicURL: "https://muster.test/", Now: clock})
 	if err != nil {
@@ -467,6 +577,7 @@ func newRig(t testing.TB) *rig {
 			Outbox: r.store, Ring: func(context.Context, string) error { return nil }, Now: clock, Logger: slog.New(slog.DiscardHandler),
 		}),
 		Abuse: r.guard, ClientAddr: addrOf, Appeal: "noc@muster.test",
+		Judge: r.bench, Truth: func() jury.Truth { return r.truth }, Listing: r.store.listing, Listed: func() int { return 123 },
 		AllowlistChanged:     func(context.Context) error { r.changed = append(r.changed, "allowlist"); return nil },
 		OrganisationsChanged: func(context.Context) error { r.changed = append(r.changed, "organisations"); return nil },
 		Status:               func(context.Context) any { return map[string]string{"state": "ok"} },

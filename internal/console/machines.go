@@ -20,6 +20,8 @@ type machineView struct {
 	Organisation string              `json:"organisation"`
 	Name         string              `json:"name"`
 	Tags         []string            `json:"tags"`
+	Honeypot     bool                `json:"honeypot"`
+	Rank         *uint8              `json:"rank,omitempty"` // what its word is worth, 0 to 5; absent while nobody knows
 	Version      string              `json:"version"`
 	Scenarios    []string            `json:"scenarios"`
 	RegisteredAt time.Time           `json:"registered_at"`
@@ -39,7 +41,7 @@ type machineView struct {
 
 func viewMachine(m muster.Machine) machineView {
 	v := machineView{
-		ID: m.ID, State: m.State, Organisation: m.Organisation, Name: m.Name, Tags: orEmpty(m.Tags),
+		ID: m.ID, State: m.State, Organisation: m.Organisation, Name: m.Name, Tags: orEmpty(m.Tags), Honeypot: m.Honeypot,
 		Version: m.Version, Scenarios: orEmpty(m.Scenarios), RegisteredAt: m.RegisteredAt,
 		EnrolledAt: orNull(m.EnrolledAt), LastSeen: orNull(m.Seen.Last()),
 	}
@@ -97,7 +99,22 @@ func (a *API) machines(r *http.Request) (any, error) {
 	if len(list) == limit {
 		page.Next = list[limit-1].ID
 	}
-	return page, nil
+	return page, a.rank(r.Context(), page.Machines)
+}
+
+// rank notes the ranks of machines, as far as the judge tells them.
+func (a *API) rank(ctx context.Context, machines []machineView) error {
+	ids := views(machines, func(m machineView) string { return m.ID })
+	known, err := askJudge(ctx, a, func(ctx context.Context, j Judge) (map[string]uint8, error) { return j.Ranks(ctx, ids) })
+	if muster.CodeOf(err) == muster.Unavailable {
+		return nil
+	}
+	for i := range machines {
+		if rank, ok := known[machines[i].ID]; ok {
+			machines[i].Rank = &rank
+		}
+	}
+	return err
 }
 
 // machineID finds the machine that a request's path names.
@@ -134,7 +151,11 @@ func (a *API) machine(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := a.current(muster.Machine{ID: id})
+	v := struct {
+		machineView
+		Trust  *trustView       `json:"trust"`  // null while the judge does not answer
+		Events []trustEventView `json:"events"` // what moved it, newest first
+	}{machineView: a.current(muster.Machine{ID: id}), Events: []trustEventView{}}
 	for kind, into := range map[string]*json.RawMessage{"metrics": &v.Metrics, "usage": &v.Usage} {
 		body, _, err := a.cfg.Store.MachineReport(r.Context(), id, kind)
 		if err == nil && json.Valid(body) {
@@ -143,6 +164,16 @@ func (a *API) machine(r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
+	trust, events, err := a.trustOf(r.Context(), id, time.Time{}, shownEvents)
+	switch {
+	case muster.CodeOf(err) == muster.Unavailable:
+		return v, nil
+	case err != nil:
+		return nil, err
+	case trust.Reported:
+		v.Rank = &trust.Rank
+	}
+	v.Trust, v.Events = &trust, events
 	return v, nil
 }
 
@@ -150,6 +181,9 @@ func (a *API) updateMachine(r *http.Request) (any, error) {
 	var q struct {
 		Name *string   `json:"name"`
 		Tags *[]string `json:"tags"`
+
+		Honeypot *bool  `json:"honeypot"`
+		Reason   string `json:"reason"` // of what is audited: Honeypot
 	}
 	if err := decode(r, &q); err != nil {
 		return nil, err
@@ -168,7 +202,28 @@ func (a *API) updateMachine(r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
+	if q.Honeypot != nil {
+		if err := a.setHoneypot(r, id, *q.Honeypot, q.Reason); err != nil {
+			return nil, err
+		}
+	}
 	return a.current(muster.Machine{ID: id}), nil
+}
+
+// setHoneypot is audited, because the word of a honeypot counts at once.
+func (a *API) setHoneypot(r *http.Request, id string, honeypot bool, reason string) error {
+	reason, err := reasonIfAny(reason)
+	if err != nil {
+		return err
+	}
+	entry, err := a.audited(r, "machine.honeypot", id, reason, map[string]bool{"honeypot": honeypot})
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Machines.SetHoneypot(r.Context(), id, honeypot); err != nil {
+		return err
+	}
+	return a.cfg.Store.PutAudit(r.Context(), entry)
 }
 
 func (a *API) acceptMachine(r *http.Request) (any, error) {

@@ -55,9 +55,11 @@ func TestMachine(t *testing.T) {
 	r.store.reports["m1 metrics"] = `{"machines":[]}`
 	r.store.reports["m1 usage"] = `{"broken`
 	a := r.want(200, "", "GET", "/api/v1/machines/m1", "")
-	want := `{"id":"m1","state":"pending","organisation":"","name":"web-1","tags":[],"version":"v1.7.8","scenarios":[],"registered_at":"2026-11-20T11:00:00Z",` +
+	want := `{"id":"m1","state":"pending","organisation":"","name":"web-1","tags":[],"honeypot":false,"version":"v1.7.8","scenarios":[],"registered_at":"2026-11-20T11:00:00Z",` +
 		`"enrolled_at":null,"last_seen":"2026-11-20T12:00:00Z","seen":{"login":null,"pull":null,"push":"2026-11-20T12:00:00Z","metrics":null,"poll":null,"heartbeat":null},` +
-		`"metrics":{"machines":[]}}`
+		`"metrics":{"machines":[]},"trust":{"reported":false,"summary":"It has not reported anything yet that may be evidence.","rank":0,"weight":0,"bound":0,"tenure_days":0,` +
+		`"validations":0,"strikes":0,"last_strike":null,"held_until":null,"paused_until":null,"clouded":false,"clouded_until":null,"solo":false,"honeypot":false,"blocked":false,` +
+		`"last_heard":null,"epoch":0},"events":[]}`
 	if diff := cmp.Diff(want, a.body); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -177,8 +177,13 @@ type verdictView struct {
 	Reasons  muster.Reasons  `json:"reasons"`
 }
 
-// explain answers everything that is known about a source.
-func (a *API) explain(r *http.Request) (any, error) {
+func viewVerdict(v muster.Verdict) verdictView {
+	return verdictView{v.Source.String(), v.Audience, v.Listed, v.Scenario, v.Since, v.Until, v.Changed, v.Reasons}
+}
+
+// verdictsOn answers with the verdicts on a source, for everybody and for
+// organisations.
+func (a *API) verdictsOn(r *http.Request) (any, error) {
 	source, err := muster.ParseSource(r.PathValue("value"))
 	if err != nil {
 		return nil, err
@@ -191,9 +196,7 @@ func (a *API) explain(r *http.Request) (any, error) {
 		Source   string        `json:"source"`
 		Reserved bool          `json:"reserved"`
 		Verdicts []verdictView `json:"verdicts"`
-	}{source.String(), source.IsReserved(), views(list, func(v muster.Verdict) verdictView {
-		return verdictView{v.Source.String(), v.Audience, v.Listed, v.Scenario, v.Since, v.Until, v.Changed, v.Reasons}
-	})}, nil
+	}{source.String(), source.IsReserved(), views(list, viewVerdict)}, nil
 }
 
 // userView is a user as the API shows it.

@@ -351,7 +351,7 @@ func (n *node) consoleConfig() console.Config {
 	return console.Config{
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
-		Unbans:               n.unbans,
+		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
 		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		CanariesChanged:      func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
@@ -374,13 +374,26 @@ func (n *node) status(ctx context.Context) any {
 		n.log.Warn("alerts could not be counted", ops.KeyError, err)
 	}
 	return struct {
-		Version  string        `json:"version"`
-		URL      string        `json:"url"`
-		Machines machineCounts `json:"machines"`
-		Alerts   int           `json:"alerts"`
-		Listed   int           `json:"listed"` // on the community blocklist
-		Health   ops.Report    `json:"health"`
-	}{n.version, n.public, machineCounts(n.machines.Counts()), alerts, n.publisher.Count(muster.Network), n.health.Report(ctx)}
+		Version  string               `json:"version"`
+		URL      string               `json:"url"`
+		Machines machineCounts        `json:"machines"`
+		Alerts   int                  `json:"alerts"`
+		Listed   int                  `json:"listed"`  // on the community blocklist
+		Network  *console.NetworkView `json:"network"` // null while the judge does not answer
+		Health   ops.Report           `json:"health"`
+	}{n.version, n.public, machineCounts(n.machines.Counts()), alerts, n.publisher.Count(muster.Network), n.network(ctx), n.health.Report(ctx)}
+}
+
+// network is what the judge says about the network, nil unless it says so soon.
+func (n *node) network(ctx context.Context) *console.NetworkView {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	population, newcomer, err := n.worker.Network(ctx)
+	if err != nil {
+		return nil
+	}
+	v := console.ViewNetwork(population, newcomer, n.publisher.Count(muster.Network), n.truth.current().Canaries.Len())
+	return &v
 }
 
 // checks are what /readyz looks at.

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"muster"
+	"muster/internal/console"
 	"muster/internal/jury"
 	"muster/internal/policy"
 	"muster/internal/store"
 )
 
-// truth keeps in memory what the operator knows about sources: the allowlist
-// and the canaries.
+// truth keeps in memory what the operator knows about sources: the allowlist,
+// with the operators' verdicts, and the canaries.
 type truth struct {
 	db    *store.DB
 	fixed []muster.Source   // of the configuration's allowlist
@@ -29,6 +30,15 @@ func (t *truth) load(ctx context.Context) error {
 	entries, err := t.db.AllowEntries(ctx, t.now())
 	if err != nil {
 		return fmt.Errorf("reading the allowlist: %w", err)
+	}
+	words, err := t.db.OperatorVerdicts(ctx, t.now())
+	if err != nil {
+		return fmt.Errorf("reading the operators' verdicts: %w", err)
+	}
+	for _, w := range words {
+		if !w.Listed {
+			entries = append(entries, muster.AllowEntry{Source: w.Source, Reason: console.OperatorPrefix + w.Reason, CreatedAt: w.CreatedAt, ExpiresAt: w.Until})
+		}
 	}
 	canaries := policy.BuiltInCanaries()
 	err = t.db.EachCanary(ctx, func(c muster.Canary) error {
@@ -54,7 +64,8 @@ func (t *truth) load(ctx context.Context) error {
 	return nil
 }
 
-// due reports whether an entry of the allowlist has ended since the last load.
+// due reports whether an entry of the allowlist, or an operator's verdict, has
+// ended since the last load.
 func (t *truth) due() bool {
 	ends := t.ends.Load()
 	return ends != 0 && t.now().UnixMicro() >= ends

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -67,4 +68,20 @@ func TestAllowlistEntriesEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(false, map[string]bool{"1.2.4.1": true, "1.2.4.0/24": true, "1.2.4.2": false})
+	// So is what an operator says is never listed, until that ends.
+	for i, w := range []muster.OperatorVerdict{
+		{Source: source("1.2.5.0/24"), Until: now.Add(time.Hour), Reason: "a partner", By: "jane", CreatedAt: now},
+		{Source: source("1.2.6.1"), Reason: "a partner", By: "jane", CreatedAt: now},
+		{Source: source("1.2.7.1"), Listed: true, Reason: "of a later release", By: "jane", CreatedAt: now},
+	} {
+		if err := db.PutOperatorVerdict(t.Context(), w, muster.AuditEntry{ID: fmt.Sprint(i), At: now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(false, map[string]bool{"1.2.5.9": true, "1.2.6.1": true, "1.2.7.1": false})
+	if reason, _ := a.current().Allowlist.Covers(source("1.2.5.9")); reason != "operator: a partner" {
+		t.Errorf("the reason is %q", reason)
+	}
+	now = now.Add(time.Hour)
+	check(true, map[string]bool{"1.2.5.9": false, "1.2.6.1": true})
 }
