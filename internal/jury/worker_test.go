@@ -369,7 +369,16 @@ func TestListingsLapse(t *testing.T) {
 		name string
 		pass func(t *testing.T, r *rig, until time.Duration)
 	}{
-		{"by the clock, when the log has nothing", func(t *testing.T, r *rig, until time.Duration) { r.wait(time.Until(start.Add(until))) }},
+		{"by the clock, when the log has nothing", func(t *testing.T, r *rig, until time.Duration) {
+			left := time.Until(start.Add(until))
+			if left > time.Hour { // which it makes good when it runs again
+				r.stop()
+				r.wait(left - time.Minute)
+				r.run()
+				left = time.Minute
+			}
+			r.wait(left)
+		}},
 		{"by the log's time", func(t *testing.T, r *rig, until time.Duration) {
 			r.report(said(t, "c1", "35.188.77.7", until.Hours(), counts))
 		}},
@@ -406,9 +415,9 @@ func TestAnEndThatHardlyMovesIsNotToldAgain(t *testing.T) {
 		if n := len(r.ledger.changes()); n != 1 {
 			t.Errorf("told %d times within an hour", n)
 		}
-		r.wait(72*time.Hour + 30*time.Minute)
+		r.report(said(t, "c1", other, 72.5, counts))
 		r.wantListed("after the end that was told", address+" for A")
-		r.wait(30 * time.Minute)
+		r.report(said(t, "c1", other, 73, counts))
 		r.wantListed("after the true one")
 	})
 }
