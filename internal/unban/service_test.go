@@ -444,6 +444,7 @@ func TestRun(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- r.Run(ctx) }()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(r.judge.told) != 0 || r.store.requests[0].Delivered {
 			t.Errorf("the judge was told %q", r.judge.told)
 		}
@@ -452,12 +453,14 @@ func TestRun(t *testing.T) {
 		delete(r.judge.listed, source("5.6.7.0/24"))
 		r.judge.mu.Unlock()
 		time.Sleep(deliverEvery)
+		synctest.Wait()
 		r.judge.mu.Lock()
 		if len(r.judge.told) != 1 || !strings.HasPrefix(r.judge.told[0], "1.2.3.4 2000-01-01T00:00:00Z") {
 			t.Errorf("the judge was told %q", r.judge.told)
 		}
 		r.judge.mu.Unlock()
 		time.Sleep(sweepEvery)
+		synctest.Wait()
 		if got := r.states("5.6.7.8") + "; " + r.states("6.6.6.6"); got != "withdrawn same-address; waiting same-address" {
 			t.Errorf("after the list changed: %s", got)
 		}
@@ -468,6 +471,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%v counted", got)
 		}
 		time.Sleep(2*day + tidyEvery)
+		synctest.Wait()
 		if got := r.states("1.2.3.4") + r.states("5.6.7.8"); got != "" {
 			t.Errorf("when it is old: %s", got)
 		}
