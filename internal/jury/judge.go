@@ -231,6 +231,24 @@ func (w *Worker) advance(at int64) {
 	}
 }
 
+// pending reports whether a tick up to a time has something to do. Those that
+// have nothing need no transaction of their own.
+func (w *Worker) pending(at int64) bool {
+	const epoch = tickSeconds * ticksPerEpoch
+	if at < w.tick+tickSeconds {
+		return false
+	}
+	if w.tick == 0 || len(w.fallen)+len(w.touched) > 0 || at >= (w.tick/epoch+1)*epoch {
+		return true
+	}
+	for tick := w.tick + tickSeconds; tick <= at; tick += tickSeconds {
+		if len(w.wheel[tick]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // doTick judges what is due, rates machines anew at the end of an epoch, and
 // judges again what stood on the word of those that fell.
 func (w *Worker) doTick() {

@@ -391,7 +391,7 @@ func (w *Worker) idle(ctx context.Context, at time.Time) error {
 	for _, pos := range w.positions {
 		behind = behind || pos < w.passed
 	}
-	if at.Unix() < w.tick+tickSeconds && !behind {
+	if !w.pending(at.Unix()) && !behind {
 		return nil
 	}
 	err := w.commit(ctx, func(tx Tx) error {

@@ -81,13 +81,10 @@ func (w *Worker) judgeRanges() {
 }
 
 func (w *Worker) judgeRange(r muster.Source) {
-	facts := w.facts(r)
-	good := facts.Never != "" || facts.Canary || facts.Shared
 	var members []crowd.Member
 	until, first, last := int64(0), int64(0), int64(0)
 	scenario := uint16(0)
-	w.members(r, func(s muster.Source, h *held) {
-		good = good || w.table.Explain(&h.ev, w.tick, w.facts(s)).Probation
+	w.members(r, func(_ muster.Source, h *held) {
 		end, listed := h.ev.Listed(crowd.Network)
 		if !listed {
 			return
@@ -102,8 +99,11 @@ func (w *Worker) judgeRange(r muster.Source) {
 		}
 	})
 	before, was := w.ranges[r]
-	// What is reported about the range itself is judged by its own evidence.
-	is := w.evidence[r] == nil && w.cfg.Parameters.Range.ConvictRange(r.Addr().Is6(), good, members)
+	// What is reported about the range itself is judged by its own evidence. That
+	// somebody good is inside is asked last, because it takes longest to find out.
+	rule := w.cfg.Parameters.Range
+	is := w.evidence[r] == nil && rule.ConvictRange(r.Addr().Is6(), false, members) &&
+		rule.ConvictRange(r.Addr().Is6(), w.goodInside(r), members)
 	const granularity = 60 * 60 // as of listings: their ends are told when they move by an hour
 	switch {
 	case !was && !is, was && is && until-before.Until < granularity && until >= before.Until:
@@ -127,6 +127,17 @@ func (w *Worker) judgeRange(r muster.Source) {
 		},
 	})
 	w.change.timed = true
+}
+
+// goodInside reports whether a range must not be listed as a whole: it is known
+// to be good, or shared, or one in it was let off lately.
+func (w *Worker) goodInside(r muster.Source) bool {
+	facts := w.facts(r)
+	good := facts.Never != "" || facts.Canary || facts.Shared
+	w.members(r, func(s muster.Source, h *held) {
+		good = good || w.table.Explain(&h.ev, w.tick, w.facts(s)).Probation
+	})
+	return good
 }
 
 func rangeRule(listed bool) string {

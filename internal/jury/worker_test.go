@@ -194,7 +194,7 @@ func TestBeingFencedOffEndsRunThatIsIdle(t *testing.T) {
 		r.ledger.mu.Lock()
 		r.ledger.state.epoch += 1000
 		r.ledger.mu.Unlock()
-		r.wait(time.Minute)
+		r.wait(tickSeconds*ticksPerEpoch*time.Second + time.Minute) // it has something to write once an epoch
 		select {
 		case err := <-r.ended:
 			if !errors.Is(err, errTaken) {
