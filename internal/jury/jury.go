@@ -198,6 +198,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return ignoreCancel(ctx, err)
 	}
 	close(w.ready)
+	w.busy = w.cfg.Now() // the log may have something: its reader is not asked yet
 	batches := make(chan batch)
 	failed := make(chan error, 1)
 	readCtx, stop := context.WithCancel(ctx)
