@@ -21,7 +21,7 @@ import (
 	"muster"
 )
 
-var update = flag.Bool("update", false, "write testdata/canaries.txt anew")
+var update = flag.Bool("update", false, "write the golden files of testdata anew")
 
 // nest keeps canaries in memory.
 type nest struct {

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ func (k *about) lines() []string {
 	}
 	if r := k.reasons(); r != nil && r.Basis != basisRange {
 		say(saysWho(r))
-		if len(bars) == 0 {
+		if len(bars) == 0 && r.Machines > 0 {
 			say(saysSupport(r))
 		}
 		say(k.saysReports(r))
@@ -119,6 +120,13 @@ var why = map[string]string{
 }
 
 func because(r *muster.Reasons) string {
+	switch {
+	case r.Basis == basisRange:
+		_, rule, _ := strings.Cut(r.Rule, ": ") // after whether it is listed
+		return fmt.Sprintf("%s (%d of them)", rule, r.Machines)
+	case r.Basis == "undecided" && r.Independent >= r.Needed && r.Support >= r.Threshold:
+		return "what is remembered of reports was enough for a listing that has ended, and is not enough for another"
+	}
 	if words := why[r.Basis]; words != "" {
 		return words
 	}
@@ -182,11 +190,11 @@ func saysWho(r *muster.Reasons) string {
 }
 
 func saysSupport(r *muster.Reasons) string {
-	s := fmt.Sprintf("They are of %s and give it %.1f points", count(r.Independent, "independent group"), r.Support)
+	s := fmt.Sprintf("That makes %s with %.1f points", count(r.Independent, "independent group"), math.Floor(10*float64(r.Support)+0.001)/10) // never as much as is needed when it is not
 	if r.Diversity > 1 {
-		s += fmt.Sprintf(", with the diversity of %.1f equal groups", r.Diversity)
+		s += fmt.Sprintf(", as diverse as %.1f groups that say the same", r.Diversity)
 	}
-	s += fmt.Sprintf("; a new listing takes %d groups and %.1f points", r.Needed, r.Threshold)
+	s += fmt.Sprintf("; a new listing takes %d groups with %.1f points", r.Needed, r.Threshold)
 	if r.Local {
 		s += " (local evidence: in so small a network the word of newcomers counts)"
 	}
@@ -249,10 +257,10 @@ func (k *about) saysNext() string {
 		missing = append(missing, count(n, "more independent group"))
 	}
 	if p := r.Threshold - r.Support; p > 0 {
-		missing = append(missing, fmt.Sprintf("%.1f points more", p))
+		missing = append(missing, fmt.Sprintf("%.1f points more", math.Ceil(10*float64(p)-0.001)/10))
 	}
 	if len(missing) == 0 {
-		missing = []string{"a new report; those that are remembered have been used up"}
+		missing = []string{"a new report"}
 	}
 	return "Missing for a listing: " + strings.Join(missing, " and ") + "."
 }
@@ -275,10 +283,12 @@ func (k *about) saysPast() string {
 	n := len(listings)
 	current := k.network() != nil && k.network().Listed
 	switch {
-	case n == 0 && !current && !k.standing.Known:
-		return "It was never listed itself, as far as is remembered."
+	case k.source.IsReserved():
+		return ""
+	case n == 0 && !current && k.around.Listed:
+		return "By itself it was never listed, as far as is remembered."
 	case n == 0 && !current:
-		return "It was never listed before, as far as is remembered."
+		return "It was never listed, as far as is remembered."
 	case ended == nil:
 		return "It is listed for the first time, as far as is remembered."
 	case current:
