@@ -28,13 +28,13 @@ type adminCmd struct {
 	} `cmd:"" help:"Enrolment keys, with which engines join."`
 	Machine struct {
 		List    machineListCmd    `cmd:"" help:"List machines."`
-		Show    machineShowCmd    `cmd:"" help:"Show one machine with its last metrics."`
+		Show    machineShowCmd    `cmd:"" help:"Show one machine, what its word is worth and what moved that; with --json also its last metrics."`
 		Accept  machineAcceptCmd  `cmd:"" help:"Accept a machine that waits; from then on it counts."`
 		Claim   machineClaimCmd   `cmd:"" help:"Accept the machine behind a code from cscli console enroll --quick."`
 		Block   machineBlockCmd   `cmd:"" help:"Refuse a machine; what it reported no longer counts."`
 		Unblock machineUnblockCmd `cmd:"" help:"Let a blocked machine in again; it waits for acceptance."`
 		Release machineReleaseCmd `cmd:"" help:"Take a machine out of its organisation."`
-		Set     machineSetCmd     `cmd:"" help:"Change a machine's name or tags."`
+		Set     machineSetCmd     `cmd:"" help:"Change a machine's name or tags, or mark it as a honeypot."`
 		Remove  machineRemoveCmd  `cmd:"" help:"Forget a machine; it may register anew."`
 	} `cmd:"" help:"Machines: engines and SDK clients."`
 	Alert struct {
@@ -79,6 +79,14 @@ type adminCmd struct {
 		Grant  unbanGrantCmd  `cmd:"" help:"Take the source off the list: what was reported before no longer counts."`
 		Refuse unbanRefuseCmd `cmd:"" help:"Leave the source on the list."`
 	} `cmd:"" help:"Unban requests: who wants to be off the community list."`
+	Verdict struct {
+		Set    verdictSetCmd    `cmd:"" help:"Decide that an address or range is never listed."`
+		List   verdictListCmd   `cmd:"" help:"List what operators decided."`
+		Remove verdictRemoveCmd `cmd:"" help:"Leave the decision to the crowd again."`
+	} `cmd:"" help:"Operators' verdicts, which stand against whatever the crowd says."`
+	Behaviour struct {
+		List behaviourListCmd `cmd:"" help:"List scenarios with what their reports are worth."`
+	} `cmd:"" help:"Behaviours: how sure scenarios are, how easily forged, how often they shoot canaries."`
 	Audit struct {
 		List auditListCmd `cmd:"" help:"List what people changed, newest first."`
 	} `cmd:"" help:"The audit: who changed what, and why."`
@@ -96,7 +104,7 @@ type adminCmd struct {
 		Rotate rotateCmd `cmd:"" help:"Sign machines' tokens with a new key; the old one still verifies until the next rotation."`
 	} `cmd:"" help:"The key that machines' tokens are signed with."`
 	Explain explainCmd `cmd:"" help:"Say why an address is listed, or not."`
-	Status  statusCmd  `cmd:"" help:"Show what the server is doing."`
+	Status  statusCmd  `cmd:"" help:"Show what the server is doing, and how the network stands."`
 }
 
 // The API's answers, as far as the command line looks into them.
@@ -117,6 +125,7 @@ type (
 	machine struct {
 		ID, State, Organisation, Name, Version string
 		Tags                                   []string
+		Rank                                   *uint8
 		LastSeen                               *time.Time `json:"last_seen"`
 	}
 )
@@ -328,11 +337,19 @@ func (c *machineListCmd) Run(g *globals) error {
 		}
 	}
 	return c.show(all, func(w io.Writer) {
-		fmt.Fprintln(w, "ID\tNAME\tSTATE\tORGANISATION\tVERSION\tLAST SEEN\tTAGS")
+		fmt.Fprintln(w, "ID\tNAME\tSTATE\tRANK\tORGANISATION\tVERSION\tLAST SEEN\tTAGS")
 		for _, m := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.Name, m.State, m.Organisation, m.Version, ago(m.LastSeen), strings.Join(m.Tags, ","))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.Name, m.State, m.rank(), m.Organisation, m.Version, ago(m.LastSeen), strings.Join(m.Tags, ","))
 		}
 	})
+}
+
+// rank returns what the machine's word is worth, "-" when it has never reported.
+func (m machine) rank() string {
+	if m.Rank == nil {
+		return "-"
+	}
+	return strconv.Itoa(int(*m.Rank))
 }
 
 // machineRef names a machine in the commands below.
@@ -341,20 +358,6 @@ type machineRef struct {
 }
 
 func (m machineRef) path(rest string) string { return "/machines/" + escape(m.Machine) + rest }
-
-type machineShowCmd struct {
-	machineRef
-	server
-}
-
-func (c *machineShowCmd) Run(g *globals) error {
-	raw, _, err := fetch[json.RawMessage](c.server, g, "GET", c.path(""), nil)
-	if err != nil {
-		return err
-	}
-	c.JSON = true // it is a tree: JSON is how it reads best
-	return c.show(raw, nil)
-}
 
 type machineAcceptCmd struct {
 	machineRef
@@ -408,6 +411,9 @@ type machineSetCmd struct {
 	machineRef
 	Name *string  `help:"New name."`
 	Tag  []string `help:"Tags in place of the old ones; may be repeated."`
+
+	Honeypot *bool  `help:"Whether nobody has business with it, so that what it sees counts at once. Only for machines that you run yourself." negatable:""`
+	Reason   string `help:"Why it is a honeypot, or none; for the audit."`
 	server
 }
 
@@ -418,6 +424,9 @@ func (c *machineSetCmd) Run(g *globals) error {
 	}
 	if c.Tag != nil {
 		in["tags"] = c.Tag
+	}
+	if c.Honeypot != nil {
+		in["honeypot"], in["reason"] = *c.Honeypot, c.Reason
 	}
 	return c.run(g, "PATCH", c.path(""), in, "Machine changed.")
 }

@@ -54,7 +54,8 @@ func (machineReleaseCmd) Help() string { return example(`muster admin machine re
 
 // Help is shown by --help.
 func (machineSetCmd) Help() string {
-	return example(`muster admin machine set web1 --name frontend --tag web --tag dmz`)
+	return example(`muster admin machine set web1 --name frontend --tag web --tag dmz`) + "\n" +
+		`  muster admin machine set trap1 --honeypot --reason "on an address that was never used"`
 }
 
 // Help is shown by --help.
@@ -193,6 +194,22 @@ func (rotateCmd) Help() string { return example(`muster admin token-key rotate`)
 
 // Help is shown by --help.
 func (explainCmd) Help() string { return example(`muster admin explain 198.51.100.7`) }
+
+// Help is shown by --help.
+func (verdictSetCmd) Help() string {
+	return example(`muster admin verdict set 198.51.100.0/24 --never --reason "a partner's scanners" --ttl 30d`)
+}
+
+// Help is shown by --help.
+func (verdictListCmd) Help() string { return example(`muster admin verdict list`) }
+
+// Help is shown by --help.
+func (verdictRemoveCmd) Help() string {
+	return example(`muster admin verdict remove 198.51.100.0/24 --reason "the contract ended"`)
+}
+
+// Help is shown by --help.
+func (behaviourListCmd) Help() string { return example(`muster admin behaviour list --search ssh`) }
 
 // Help is shown by --help.
 func (statusCmd) Help() string { return example(`muster admin status`) }
