@@ -37,7 +37,7 @@ func TestExplainAndTrustCommands(t *testing.T) {
 		{
 			"muster admin machine show web1", head + struck + events, "GET /machines/web1", "",
 			"machine m1\nname web1\nstate active\norganisation org-a\ntags x, y\nhoneypot yes\nversion v1.7.8\nscenarios 1\nlast seen never\ntrust It lied.\nrank 0 of 5\n" +
-				"weight 0.00 points\nright in 62 % of cases\ntenure 45 days\nvalidations 81.5\nstrikes 1, the last 2026-11-20T12:00:00Z\nheld until 2026-11-21T12:00:00Z\n" +
+				"weight 0.00 points\nright in 62 % of cases\ndays with reports 45\nvalidations 81.5\nstrikes 1, the last 2026-11-20T12:00:00Z\nheld until 2026-11-21T12:00:00Z\n" +
 				"paused until 2026-12-20T12:00:00Z\nsuspected yes\nlists alone no\nWHEN RANK WHAT AMOUNT SOURCE SCENARIO\n2026-11-20T12:00:00Z 3 to 0 a strike 0.8 8.8.8.8 a/b\n" +
 				"2026-11-19T12:00:00Z 3 others saw it 12.0",
 		},

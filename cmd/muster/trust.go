@@ -92,7 +92,7 @@ func (t *machineTrust) print(w io.Writer) {
 	fmt.Fprintf(w, "rank\t%d of 5\n", t.Rank)
 	fmt.Fprintf(w, "weight\t%.2f points\n", t.Weight)
 	fmt.Fprintf(w, "right\tin %.0f %% of cases at least\n", 100*t.Bound)
-	fmt.Fprintf(w, "tenure\t%d days with reports\n", t.TenureDays)
+	fmt.Fprintf(w, "days with reports\t%d\n", t.TenureDays)
 	fmt.Fprintf(w, "validations\t%.1f\n", t.Validations)
 	strikes := fmt.Sprint(t.Strikes)
 	if t.LastStrike != nil {

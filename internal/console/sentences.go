@@ -84,7 +84,7 @@ func (k *about) saysBars() (bars []string) {
 		if end := k.operator.Until; !end.IsZero() {
 			until = ", until " + k.coming(end)
 		}
-		bars = append(bars, fmt.Sprintf("%s decided on %s that %s is never listed%s: %s.", k.operator.By, moment(k.operator.CreatedAt), k.operator.Source, until, strings.TrimSuffix(k.operator.Reason, ".")))
+		bars = append(bars, fmt.Sprintf("An operator (%s) decided on %s that %s is never listed%s: %s.", k.operator.By, moment(k.operator.CreatedAt), k.operator.Source, until, strings.TrimSuffix(k.operator.Reason, ".")))
 	case k.allowed != nil:
 		bars = append(bars, "It is on the allowlist"+inBrackets(" (", *k.allowed, ")")+": it is never listed.")
 	case len(bars) == 0 && k.standing.Reasons.Never != "":
@@ -206,8 +206,8 @@ func (k *about) saysReports(r *muster.Reasons) string {
 		return ""
 	}
 	when := "on " + k.past(time.Unix(r.Last, 0))
-	if r.First != r.Last {
-		when = "from " + moment(time.Unix(r.First, 0)) + " to " + k.past(time.Unix(r.Last, 0))
+	if first := moment(time.Unix(r.First, 0)); first != moment(time.Unix(r.Last, 0)) {
+		when = "from " + first + " to " + k.past(time.Unix(r.Last, 0))
 	}
 	var what []string
 	for i, name := range r.Scenarios {
