@@ -90,7 +90,8 @@ var explanations = []explained{
 	{title: "Listed by the crowd", ask: "45.83.1.1", listed: new(crowdReasons(nil)), standing: new(crowdReasons(func(r *muster.Reasons) {
 		r.Basis, r.Confirmed = "standing", true
 	}))},
-	{title: "By a honeypot, in a small network, again", ask: "45.83.1.2", listed: new(crowdReasons(func(r *muster.Reasons) { r.Basis = "honeypot" })),
+	{
+		title: "By a honeypot, in a small network, again", ask: "45.83.1.2", listed: new(crowdReasons(func(r *muster.Reasons) { r.Basis = "honeypot" })),
 		standing: new(crowdReasons(func(r *muster.Reasons) {
 			r.Basis, r.Local, r.Honeypots, r.Bands = "standing", true, 1, [6]int{5: 2, 1: 1}
 		})),
@@ -98,19 +99,24 @@ var explanations = []explained{
 			{Listed: true, Since: now.Add(-3 * time.Hour), Changed: now.Add(-3 * time.Hour)},
 			{Listed: false, Since: now.Add(-90 * 24 * time.Hour), Changed: now.Add(-80 * 24 * time.Hour), Reasons: muster.Reasons{Basis: "lapsed"}},
 			{Listed: true, Since: now.Add(-90 * 24 * time.Hour), Changed: now.Add(-90 * 24 * time.Hour)},
-		}},
-	{title: "Shared by many, and so softly", ask: "45.83.1.3", remedy: muster.RemedyCaptcha, listed: new(crowdReasons(func(r *muster.Reasons) { r.Shared = true })),
-		standing: new(crowdReasons(func(r *muster.Reasons) { r.Basis, r.Shared, r.Threshold = "standing", true, 7.5 }))},
+		},
+	},
+	{
+		title: "Shared by many, and so softly", ask: "45.83.1.3", remedy: muster.RemedyCaptcha, listed: new(crowdReasons(func(r *muster.Reasons) { r.Shared = true })),
+		standing: new(crowdReasons(func(r *muster.Reasons) { r.Basis, r.Shared, r.Threshold = "standing", true, 7.5 })),
+	},
 	{title: "By a crowd that is too large to be remembered", ask: "45.83.1.4", listed: new(crowdReasons(nil)), standing: new(crowdReasons(func(r *muster.Reasons) {
 		r.Machines, r.Bands, r.Independent, r.Diversity = 1500, [6]int{1, 2, 3, 4, 5, 6}, 19, 17.5
 	}))},
 	{title: "Too little for a listing", ask: "45.83.1.5", standing: unlisted("undecided", nil)},
 	{title: "A hair too little", ask: "45.83.1.15", standing: unlisted("undecided", func(r *muster.Reasons) { r.Independent, r.Support = 2, 4.98 })},
-	{title: "Enough once, but used up", ask: "45.83.1.6", standing: unlisted("undecided", func(r *muster.Reasons) { r.Independent, r.Support = 2, 5.5 }),
+	{
+		title: "Enough once, but used up", ask: "45.83.1.6", standing: unlisted("undecided", func(r *muster.Reasons) { r.Independent, r.Support = 2, 5.5 }),
 		ended: &muster.Reasons{Basis: "lapsed"}, history: []muster.Verdict{
 			{Since: now.Add(-4 * 24 * time.Hour), Changed: now.Add(-25 * time.Hour), Reasons: muster.Reasons{Basis: "lapsed"}},
 			{Listed: true, Since: now.Add(-4 * 24 * time.Hour), Changed: now.Add(-4 * 24 * time.Hour)},
-		}},
+		},
+	},
 	{title: "From machines under suspicion", ask: "45.83.1.7", standing: unlisted("suspicious", func(r *muster.Reasons) { r.Support, r.Independent = 9, 0 })},
 	{title: "Waits for others", ask: "45.83.1.8", standing: unlisted("waiting", func(r *muster.Reasons) { r.Support, r.Independent = 9, 3 }), due: 5 * time.Hour},
 	{title: "After an unban", ask: "45.83.1.9", standing: unlisted("undecided", func(r *muster.Reasons) {
@@ -121,8 +127,10 @@ var explanations = []explained{
 		{Since: now.Add(-95 * time.Hour), Changed: now.Add(-32 * time.Hour), Reasons: muster.Reasons{Basis: "cleared"}},
 	}},
 	{title: "Nobody knows it", ask: "45.83.1.10"},
-	{title: "For organisations only", ask: "45.83.1.11", fleets: []muster.Audience{"org-a", "org-b", "org-gone", "org-more", "org-most"},
-		standing: unlisted("undecided", func(r *muster.Reasons) { r.Machines, r.Bands, r.Support, r.Independent = 0, [6]int{}, 0, 0 })},
+	{
+		title: "For organisations only", ask: "45.83.1.11", fleets: []muster.Audience{"org-a", "org-b", "org-gone", "org-more", "org-most"},
+		standing: unlisted("undecided", func(r *muster.Reasons) { r.Machines, r.Bands, r.Support, r.Independent = 0, [6]int{}, 0, 0 }),
+	},
 	{title: "For an organisation, and the judge has forgotten it", ask: "45.83.1.12", fleets: []muster.Audience{"org-a"}},
 	{title: "An address of v6", ask: "2001:4860:1::7", listed: new(crowdReasons(nil)), standing: new(crowdReasons(nil))},
 	{title: "Reserved", ask: "10.1.2.3"},
@@ -138,8 +146,10 @@ var explanations = []explained{
 	{title: "Inside of that range", ask: "45.84.1.200"},
 	{title: "A range inside of that range", ask: "45.84.1.128/25"},
 	{title: "Around that range", ask: "45.84.0.0/16"},
-	{title: "Listed, and the judge does not answer", ask: "45.83.1.14", listed: new(crowdReasons(nil)),
-		change: func(r *rig) { r.bench.fail = muster.Errorf(muster.Unavailable, "away") }},
+	{
+		title: "Listed, and the judge does not answer", ask: "45.83.1.14", listed: new(crowdReasons(nil)),
+		change: func(r *rig) { r.bench.fail = muster.Errorf(muster.Unavailable, "away") },
+	},
 }
 
 // put has the world be as e says.
@@ -183,7 +193,8 @@ func TestExplanations(t *testing.T) {
 	r.truth = jury.Truth{
 		Canaries: policy.NewCanaries(policy.BuiltInCanaries()),
 		Allowlist: policy.NewAllowlist([]muster.AllowEntry{
-			{Source: mustSource(t, "45.83.2.0/24"), Reason: "our office"}, {Source: mustSource(t, "45.83.3.1")},
+			{Source: mustSource(t, "45.83.2.0/24"), Reason: "our office"},
+			{Source: mustSource(t, "45.83.3.1")},
 			{Source: mustSource(t, "45.83.4.0/24"), Reason: OperatorPrefix + "a partner"},
 		}),
 	}
