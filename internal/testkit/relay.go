@@ -12,7 +12,8 @@ import (
 const maxRelayed = 64
 
 // Relay passes bytes on from an address of its own, so that who uses it is
-// another client to the server. It adds nothing to them.
+// another client to the server. It adds nothing to them, and keeps a copy: see
+// Exchanges.
 type Relay struct {
 	URL  string     // where its users reach the server
 	From netip.Addr // where the server sees them
@@ -24,6 +25,7 @@ type Relay struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // nil when closed
+	tapes []*tape               // of all connections there were
 }
 
 // NewRelay relays to the server, from a loopback address, for the length of the
@@ -87,14 +89,15 @@ func (r *Relay) pass(client net.Conn) {
 		return
 	}
 	defer r.drop(client, server)
+	said := r.record()
 	var group sync.WaitGroup
-	for from, to := range map[net.Conn]net.Conn{client: server, server: client} {
-		group.Go(func() {
-			_, _ = io.Copy(to, from) // an end is an end
-			client.Close()
-			server.Close()
-		})
+	one := func(from, to net.Conn, copied *copied) {
+		_, _ = io.Copy(to, io.TeeReader(from, copied)) // an end is an end
+		client.Close()
+		server.Close()
 	}
+	group.Go(func() { one(client, server, &said.asked) })
+	group.Go(func() { one(server, client, &said.answered) })
 	group.Wait()
 }
 

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"compress/gzip"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
 
@@ -63,5 +65,56 @@ func TestRelayToNobody(t *testing.T) {
 	if err == nil {
 		resp.Body.Close()
 		t.Fatal("expected no answer, got " + resp.Status)
+	}
+}
+
+func TestExchanges(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch r.URL.Path {
+		case "/zipped":
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			_, _ = io.WriteString(z, "squeezed")
+			_ = z.Close()
+		case "/slow":
+			_, _ = io.WriteString(w, "a beginning")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		default:
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = w.Write(body)
+		}
+	}))
+	defer srv.Close()
+	r := newRelay(t, srv.Listener.Addr().String(), netip.MustParseAddr("127.0.0.11"))
+	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
+	defer client.CloseIdleConnections()
+	for _, path := range []string{"/plain?x=1", "/zipped"} {
+		resp, err := client.Post(r.URL+path, "text/plain", strings.NewReader("words"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	slow, err := client.Get(r.URL + "/slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(slow.Body, make([]byte, len("a beginning"))); err != nil {
+		t.Fatal(err)
+	}
+	want := []Exchange{
+		{"POST", "/plain", http.StatusTeapot, []byte("words")},
+		{"POST", "/zipped", http.StatusOK, []byte("squeezed")},
+		{"GET", "/slow", http.StatusOK, []byte("a beginning")},
+	}
+	if diff := cmp.Diff(want, r.Exchanges(t)); diff != "" {
+		t.Errorf("while an answer is under way (-want +got):\n%s", diff)
+	}
+	slow.Body.Close()
+	if diff := cmp.Diff(want, r.Exchanges(t)); diff != "" {
+		t.Errorf("and after it was broken off (-want +got):\n%s", diff)
 	}
 }
