@@ -85,14 +85,11 @@ func newHistory(seed uint64) *history {
 	h := &history{rng: rand.New(rand.NewPCG(seed, 2)), now: time.Date(2024, 3, 4, 5, 6, 7, 0, time.UTC)}
 	h.populate()
 	for i := range moments {
-		// Bursts and pauses, 19 minutes on the average: nine days.
-		switch h.rng.IntN(10) {
-		case 0:
-			h.now = h.now.Add(time.Duration(h.rng.Int64N(int64(4 * time.Hour))))
-		case 1, 2, 3:
-			h.now = h.now.Add(time.Duration(h.rng.Int64N(int64(8 * time.Second))))
-		default:
-			h.now = h.now.Add(time.Duration(h.rng.Int64N(int64(24 * time.Minute))))
+		// Nine days: bursts of about five minutes, as long as the judge's trust stands,
+		// so that it is killed in between; and pauses.
+		h.now = h.now.Add(time.Duration(h.rng.Int64N(int64(20 * time.Second))))
+		if i%25 == 0 {
+			h.now = h.now.Add(5*time.Hour + time.Duration(h.rng.Int64N(int64(6*time.Hour))))
 		}
 		var frame []muster.Record
 		for _, p := range h.rng.Perm(muster.Partitions)[:1+h.rng.IntN(5)] {
@@ -104,7 +101,7 @@ func newHistory(seed uint64) *history {
 			for _, machine := range unlucky {
 				h.shoot(machine, canary)
 			}
-		case h.rng.IntN(40) == 0:
+		case h.rng.IntN(25) == 0:
 			h.shoot(careless[h.rng.IntN(len(careless))], canary)
 		}
 	}
