@@ -375,3 +375,43 @@ func TestFindingsExplainABan(t *testing.T) {
 		t.Errorf("the ban names a machine to whoever is behind its address: %q", b.Reason)
 	}
 }
+
+// Whatever is offered to be counted is counted: a limit on it refuses the second
+// call, and one on anything else is refused itself.
+func TestEveryKindCanBeLimited(t *testing.T) {
+	t.Parallel()
+	s := limited(t, nil)
+	var offered struct{ Kinds []string }
+	s.admin(t, "GET", "/limits", nil, &offered)
+	if len(offered.Kinds) < 15 {
+		t.Fatalf("limits can count %q", offered.Kinds)
+	}
+	for i, kind := range offered.Kinds {
+		method, path, isCall := strings.Cut(kind, " ")
+		if !isCall {
+			continue // logins, which other tests count
+		}
+		c := s.registered(t, at(engine178, fmt.Sprintf("198.51.100.%d", i+1)))
+		name := fmt.Sprintf("kind-%d", i)
+		s.admin(t, "PUT", "/limits/"+name, map[string]any{"kind": kind, "per": "address", "threshold": 1, "window": "1h", "ban": "0"}, nil)
+		version := "/v3"
+		if strings.Contains(path, "poll") || path == "/permissions" {
+			version = "/v1"
+		}
+		var last answer
+		for range 2 {
+			var body []byte
+			if method == "POST" {
+				body = []byte("{}")
+			}
+			last = c.send(t, method, version+path, body, true)
+		}
+		if last.code != 429 {
+			t.Errorf("%s: the second call over a limit of one is answered %d", kind, last.code)
+		}
+		s.admin(t, "DELETE", "/limits/"+name, nil, nil)
+	}
+	if status, text := s.tryAdmin(t, "PUT", "/limits/no-such", map[string]any{"kind": "POST /watchers/login", "threshold": 1, "window": "1h"}, nil); status != 400 {
+		t.Errorf("a limit on what is not counted: %d %s", status, text)
+	}
+}
