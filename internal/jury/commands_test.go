@@ -319,14 +319,13 @@ func TestACanaryReport(t *testing.T) {
 			}
 			r.tick()
 			r.tick()
-			// c1 still says so, and what a machine tells its own fleet is theirs to judge.
-			r.wantListed("a tick later", other, other+" for A")
+			// c1 still says so, but a listing that a liar helped to make has not the
+			// benefit of standing. What a machine tells its own fleet is theirs to judge.
+			r.wantListed("a tick later", other+" for A")
 			if v := r.verdict(muster.Network, address); v.Reasons.Basis != "unsupported" {
 				t.Errorf("got %+v, want a withdrawal with its reason", v)
 			}
 			again()
-			// Now that they are rated as liars, a listing that one of them helped to
-			// make has not the benefit of standing.
 			r.wait(6 * time.Minute)
 			r.wantListed("an epoch later", other+" for A")
 
@@ -353,6 +352,31 @@ func (r *rig) event(kind string, machine uint32) (e muster.TrustEvent) {
 		}
 	}
 	return e
+}
+
+// What commands write is fenced as everything else is.
+func TestBeingFencedOffEndsRunAtACommand(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.run()
+		r.report(crowdSays(t, address, 0)...)
+		r.ledger.setFault(func() fault { return undone })
+		if err := r.Unban(t.Context(), source(t, address), time.Now()); !errors.Is(err, errAway) {
+			t.Errorf("got %v", err)
+		}
+		r.ledger.setFault(nil)
+		r.wantListed("after what fails for another reason it goes on", address)
+		r.report(said(t, "a1", canary, 0, counts)) // known to be one from now on: a new epoch is to be written
+		r.ledger.mu.Lock()
+		r.ledger.state.epoch += 1000
+		r.ledger.mu.Unlock()
+		if err := r.SetTruth(t.Context(), truth(t)); !errors.Is(err, errTaken) {
+			t.Errorf("the command: got %v, want to be fenced off", err)
+		}
+		if err := <-r.ended; !errors.Is(err, errTaken) {
+			t.Errorf("Run: got %v, want to be fenced off", err)
+		}
+		r.ended <- nil
+	})
 }
 
 func TestTrustOfNobody(t *testing.T) {

@@ -249,8 +249,8 @@ func (w *Worker) pending(at int64) bool {
 	return false
 }
 
-// doTick judges what is due, rates machines anew at the end of an epoch, and
-// judges again what stood on the word of those that fell.
+// doTick judges what is due, rates machines anew at the end of an epoch or when
+// one was caught, and judges again what stood on the word of those that fell.
 func (w *Worker) doTick() {
 	due := w.wheel[w.tick]
 	delete(w.wheel, w.tick)
@@ -267,9 +267,11 @@ func (w *Worker) doTick() {
 		return false
 	})
 	w.rejudge(due, w.tick)
-	if w.tick/tickSeconds%ticksPerEpoch == 0 {
+	// Who was caught is rated at once: only a new table tells which of those who
+	// are held lied, and who sits beside them.
+	if len(w.rated.held) > 0 || w.tick/tickSeconds%ticksPerEpoch == 0 {
 		before := w.table
-		w.fallen = append(w.fallen, w.rated.held...) // only the next table tells which of them lied
+		w.fallen = append(w.fallen, w.rated.held...)
 		w.nextEpoch()
 		w.rate(w.tick)
 		for machine := range w.records {

@@ -218,7 +218,11 @@ func (w *Worker) Run(ctx context.Context) error {
 			}
 			w.busy = w.cfg.Now() // not before: while it took its time, more may have come
 		case c := <-w.commands:
-			c.done <- c.do(ctx)
+			failure := c.do(ctx)
+			c.done <- failure
+			if isFenced(failure) {
+				err = failure
+			}
 		case <-clock.C:
 			now := w.cfg.Now()
 			if now.Sub(w.busy) < idleFor {
@@ -302,19 +306,27 @@ func (w *Worker) follow(ctx context.Context, from [muster.Partitions]uint64, out
 type records struct {
 	signals []*muster.Signal
 	parts   []uint8
-	ends    []int            // of each record's signals
-	to      map[uint8]uint64 // how far each partition has come with them
+	all     []record
+}
+
+// record is one of records.
+type record struct {
+	partition uint8
+	position  uint64
+	end       int   // of its signals
+	latest    int64 // when the last of them was received, Unix seconds; 0 = it has none
 }
 
 func (w *Worker) decode(entries []muster.Entry) records {
-	b := records{to: map[uint8]uint64{}}
+	var b records
 	for _, e := range entries {
 		if e.Position <= w.positions[e.Partition] {
 			continue // a retry of a batch whose commit did succeed
 		}
-		b.to[e.Partition] = e.Position
+		latest := int64(0)
 		err := muster.DecodeSignals(e.Data, func(s *muster.Signal) {
 			b.signals, b.parts = append(b.signals, s), append(b.parts, e.Partition)
+			latest = max(latest, s.Received.Unix())
 		})
 		if err != nil {
 			// Stopping here would stop every verdict for ever; the record stays in
@@ -322,40 +334,88 @@ func (w *Worker) decode(entries []muster.Entry) records {
 			w.cfg.Logger.Error("a record of the signal log cannot be read and is skipped",
 				"partition", e.Partition, "position", e.Position, "error", err)
 		}
-		b.ends = append(b.ends, len(b.signals))
+		b.all = append(b.all, record{e.Partition, e.Position, len(b.signals), latest})
 	}
 	return b
 }
 
-// consume handles one batch of entries in one transaction. Evidence is judged
-// after each record of the log and as of the time at which its latest signal was
-// received, so that a replay gives the same verdicts however many records it
-// takes at once.
+// secondsPerCommit bounds how far one transaction moves the log's time: after a
+// long silence there are many ticks to be made good.
+const secondsPerCommit = 6 * 60 * 60
+
+// consume handles one batch of entries, in one transaction unless they are of a
+// long time. Evidence is judged after each record of the log and as of the time
+// at which its latest signal was received, so that a replay gives the same
+// verdicts however many records it takes at once.
 func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
-	start := w.cfg.Now()
 	b := w.decode(entries)
-	news := 0
-	err := w.commit(ctx, func(tx Tx) error {
-		fresh, err := tx.InsertAlerts(b.parts, b.signals)
+	for first := 0; first < len(b.all); {
+		if err := w.catchUp(ctx, b.all[first].latest); err != nil {
+			return err
+		}
+		from := w.tick
+		if from == 0 {
+			from = b.all[first].latest
+		}
+		end := first + 1
+		for end < len(b.all) && b.all[end].latest <= from+secondsPerCommit {
+			end++
+		}
+		if err := w.take(ctx, &b, first, end); err != nil {
+			return err
+		}
+		first = end
+	}
+	return nil
+}
+
+// catchUp does what is due up to a time, but for what one more transaction may
+// do.
+func (w *Worker) catchUp(ctx context.Context, at int64) error {
+	for w.tick > 0 && w.tick+secondsPerCommit < at {
+		err := w.commit(ctx, func(Tx) error {
+			w.advance(w.tick + secondsPerCommit)
+			return nil
+		})
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
 			return err
 		}
-		first := 0
-		for _, end := range b.ends {
-			record := b.signals[first:end]
-			if len(record) > 0 {
-				w.advance(latest(record))
+	}
+	return nil
+}
+
+// take handles some records of a batch in one transaction.
+func (w *Worker) take(ctx context.Context, b *records, first, end int) error {
+	start := w.cfg.Now()
+	from := 0
+	if first > 0 {
+		from = b.all[first-1].end
+	}
+	to := b.all[end-1].end
+	news, reached := 0, map[uint8]uint64{}
+	err := w.commit(ctx, func(tx Tx) error {
+		fresh, err := tx.InsertAlerts(b.parts[from:to], b.signals[from:to])
+		if err != nil {
+			return err
+		}
+		at := from
+		for _, r := range b.all[first:end] {
+			if r.latest != 0 {
+				w.advance(r.latest)
 			}
-			for i, s := range record {
-				if fresh[first+i] {
-					w.fold(s)
+			for ; at < r.end; at++ {
+				if fresh[at-from] {
+					w.fold(b.signals[at])
 					news++
 				}
 			}
 			w.judgeHeard()
-			first = end
+			reached[r.partition] = r.position
 		}
-		for p, pos := range b.to {
+		for p, pos := range reached {
 			if err := tx.Advance(p, w.positions[p], pos); err != nil {
 				return err
 			}
@@ -365,23 +425,14 @@ func (w *Worker) consume(ctx context.Context, entries []muster.Entry) error {
 	if err != nil {
 		return err
 	}
-	for p, pos := range b.to {
+	for p, pos := range reached {
 		w.positions[p] = pos
 		w.applied.Store(max(w.applied.Load(), pos))
 	}
 	w.signals.WithLabelValues("new").Add(float64(news))
-	w.signals.WithLabelValues("duplicate").Add(float64(len(b.signals) - news))
+	w.signals.WithLabelValues("duplicate").Add(float64(to - from - news))
 	w.commits.Observe(w.cfg.Now().Sub(start).Seconds())
 	return nil
-}
-
-// latest returns when the last signal of a record was received, in Unix seconds.
-func latest(record []*muster.Signal) int64 {
-	at := int64(0)
-	for _, s := range record {
-		at = max(at, s.Received.Unix())
-	}
-	return at
 }
 
 // idle does what is due up to a time while the log has nothing, and moves the
@@ -394,6 +445,9 @@ func (w *Worker) idle(ctx context.Context, at time.Time) error {
 	}
 	if !w.pending(at.Unix()) && !behind {
 		return nil
+	}
+	if err := w.catchUp(ctx, at.Unix()); err != nil {
+		return err
 	}
 	err := w.commit(ctx, func(tx Tx) error {
 		w.advance(at.Unix())

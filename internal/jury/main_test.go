@@ -2,6 +2,7 @@ package jury
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -206,6 +207,19 @@ func (l *ledger) setFault(f func() fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fault = f
+}
+
+// tick returns the time that the worker has come to; its caller holds the lock,
+// as faults do.
+func (l *ledger) tick(t *testing.T) time.Time {
+	var at epochData
+	if len(l.state.data) == 0 {
+		return time.Time{}
+	}
+	if err := json.Unmarshal([]byte(l.state.data), &at); err != nil {
+		t.Error(err)
+	}
+	return time.Unix(at.Tick, 0)
 }
 
 // take lets another worker move a partition's position.
