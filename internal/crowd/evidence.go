@@ -151,11 +151,7 @@ func (t *TrustTable) novelty(ev *Evidence, i int, at uint32) uint8 {
 		return 255
 	}
 	var c choir
-	for j := range ev.voices {
-		if j != i {
-			c.add(t, ev, j, at)
-		}
-	}
+	c.addAll(t, ev, i, at)
 	return uint8(255 * max(0, t.threshold-c.support(t)) / t.threshold)
 }
 
@@ -198,11 +194,10 @@ func (ev *Evidence) room() {
 func (t *TrustTable) dropLeast(ev *Evidence, at uint32) {
 	var c choir
 	var adds [MaxVoices + 1]points
-	for i := range ev.voices {
-		c.add(t, ev, i, at)
-	}
+	c.addAll(t, ev, -1, at)
+	var met places
 	for k := range c.parts[:c.n] {
-		adds[c.parts[k].voice] = c.discounted(t, k)
+		adds[c.parts[k].voice] = c.discounted(t, k, &met)
 	}
 	least := 0
 	for i := range ev.voices {
@@ -262,6 +257,17 @@ func (ev *Evidence) Machines(yield func(machine, organisation uint32) bool) {
 			return
 		}
 	}
+}
+
+// HeardFrom reports whether there is a voice of one of some machines, told by
+// number.
+func (ev *Evidence) HeardFrom(some []bool) bool {
+	for i := range ev.voices {
+		if m := ev.voices[i].machine; int(m) < len(some) && some[m] {
+			return true
+		}
+	}
+	return false
 }
 
 // Listed returns the end of the listing for an audience as last judged, and

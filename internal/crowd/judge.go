@@ -238,9 +238,10 @@ func (t *TrustTable) crowdRule(ev *Evidence, at uint32, c *choir, d decision) Ru
 		}
 		return Undecided
 	}
-	machines, networks := t.size(ev, c)
-	if t.lopsided(machines, networks, t.Parameters.Suspicion.Lopsided) && (ev.reached == 0 || at < ev.reached+seconds(t.Parameters.Suspicion.LopsidedHold)) {
-		return Waiting
+	if ev.reached == 0 || at < ev.reached+seconds(t.Parameters.Suspicion.LopsidedHold) {
+		if machines, networks := t.size(ev, c); t.lopsided(machines, networks, t.Parameters.Suspicion.Lopsided) {
+			return Waiting
+		}
 	}
 	for i := range c.parts[:c.n] {
 		if c.parts[i].honeypot {
@@ -297,22 +298,19 @@ func (t *TrustTable) topRank(ev *Evidence, c *choir, factor float64) int {
 // hysteresis. So an echo of little weight does not prolong a listing, and one
 // whose supporters lost their trust ends at once. 0 = there is too little.
 func (t *TrustTable) lasts(ev *Evidence, c *choir, expiry uint32) uint32 {
-	var latest [MaxVoices + 1]uint8 // voices, the latest first
-	n := 0
-	for i := range c.parts[:c.n] {
-		k := n
-		for k > 0 && ev.voices[latest[k-1]].counted < ev.voices[c.parts[i].voice].counted {
-			latest[k] = latest[k-1]
-			k--
-		}
-		latest[k] = c.parts[i].voice
-		n++
+	var latest ranking
+	for k := range c.parts[:c.n] {
+		latest.add(uint64(ev.voices[c.parts[k].voice].counted), k)
 	}
 	var full choir
-	for _, i := range latest[:n] {
+	var sum points
+	for _, x := range latest.keys[:latest.n] {
+		i := int(c.parts[255-x&255].voice)
 		v := &ev.voices[i]
-		full.insert(t, v, int(i), t.worth(v))
-		if full.support(t) >= t.lowest {
+		p := t.worth(v)
+		sum += p
+		full.insert(t, v, i, p)
+		if sum >= t.lowest && full.support(t) >= t.lowest {
 			return v.counted + expiry
 		}
 	}

@@ -66,9 +66,7 @@ func viewOf(table *TrustTable, reports []Report, now int64) view {
 		table.Fold(&ev, r)
 	}
 	var c choir
-	for i := range ev.voices {
-		c.add(table, &ev, i, clock(now))
-	}
+	c.gather(table, &ev, clock(now))
 	var wanted [MaxVoices + 2]standing
 	n := table.fleets(&ev, clock(now), &wanted, 0)
 	return view{table.Explain(&ev, now, Facts{}), table.decide(&ev, clock(now), Facts{}, &c).until, wanted[:n]}

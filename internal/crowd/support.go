@@ -21,26 +21,52 @@ type part struct {
 // gather adds all voices of a source; those who speak about a canary are heard
 // by nobody.
 func (c *choir) gather(t *TrustTable, ev *Evidence, at uint32) {
-	if ev.canary {
-		return
-	}
-	for i := range ev.voices {
-		c.add(t, ev, i, at)
+	if !ev.canary {
+		c.addAll(t, ev, -1, at)
 	}
 }
 
-// add adds voice i of ev with what it is worth at a time; what is worth nothing
-// or muted is left out.
-func (c *choir) add(t *TrustTable, ev *Evidence, i int, at uint32) {
-	v := &ev.voices[i]
-	if v.counted == 0 || v.counted <= ev.unbanned {
-		return
+// addAll adds the voices of ev, except one, with what they are worth at a time;
+// what is worth nothing or muted is left out. It is called for every report:
+// numbers are sorted before the parts are made.
+func (c *choir) addAll(t *TrustTable, ev *Evidence, except int, at uint32) {
+	var order ranking
+	for i := range ev.voices {
+		v := &ev.voices[i]
+		if i == except || v.counted == 0 || v.counted <= ev.unbanned {
+			continue
+		}
+		age := uint32(0)
+		if at > v.counted {
+			age = at - v.counted
+		}
+		if p := t.decayed(t.worth(v), age); p > 0 {
+			order.add(uint64(p), i)
+		}
 	}
-	age := uint32(0)
-	if at > v.counted {
-		age = at - v.counted
+	for k, x := range order.keys[:order.n] {
+		i := 255 - int(x&255)
+		c.parts[k].set(t, &ev.voices[i], i, points(x>>8))
 	}
-	c.insert(t, v, i, t.decayed(t.worth(v), age))
+	c.n = order.n
+}
+
+// ranking sorts numbers below 2^56, the greatest first, with what they are of;
+// of equals in the order in which they were added.
+type ranking struct {
+	keys [MaxVoices + 1]uint64
+	n    int
+}
+
+func (r *ranking) add(x uint64, of int) {
+	key := x<<8 | uint64(255-of)
+	k := r.n
+	for k > 0 && r.keys[k-1] < key {
+		r.keys[k] = r.keys[k-1]
+		k--
+	}
+	r.keys[k] = key
+	r.n++
 }
 
 // insert adds a voice with given points.
@@ -50,15 +76,18 @@ func (c *choir) insert(t *TrustTable, v *voice, i int, p points) {
 	}
 	k := c.n
 	for k > 0 && c.parts[k-1].points < p {
-		c.parts[k] = c.parts[k-1]
 		k--
 	}
+	copy(c.parts[k+1:c.n+1], c.parts[k:c.n])
 	c.n++
-	c.parts[k] = part{
+	c.parts[k].set(t, v, i, p)
+}
+
+func (m *part) set(t *TrustTable, v *voice, i int, p points) {
+	*m = part{
 		points: p, prefix: v.prefix, organisation: uint64(v.organisation), as: t.group(v), voice: uint8(i),
 		clear: !t.rating(v.machine).clouded, honeypot: v.flags&honeypot != 0,
 	}
-	m := &c.parts[k]
 	if m.honeypot { // the operator's honeypots are many eyes of one organisation
 		m.organisation = 1<<32 | uint64(v.machine)
 	}
@@ -72,9 +101,10 @@ func (c *choir) insert(t *TrustTable, v *voice, i int, p points) {
 // their least does too: nobody can silence a source by speaking against it.
 func (c *choir) support(t *TrustTable) points {
 	var byOrganisation, byPrefix, byAS points
+	var met places
 	for i := range c.parts[:c.n] {
 		m := &c.parts[i]
-		same := c.before(i)
+		same := c.before(i, &met)
 		if same.organisation == 0 {
 			byOrganisation += m.points
 		}
@@ -87,26 +117,48 @@ func (c *choir) support(t *TrustTable) points {
 // counts says how many better voices are in the same place.
 type counts struct{ organisation, prefix, as int }
 
-func (c *choir) before(i int) (n counts) {
+// places has a bit for every place met so far, shared by a few: where it is not
+// set nobody need be compared.
+type places struct{ organisations, prefixes, as uint64 }
+
+func bit(x uint64) uint64 { return 1 << (x * 0x9e3779b97f4a7c15 >> 58) }
+
+// before counts the parts before i by place; met is of those, and part i is
+// added to it.
+func (c *choir) before(i int, met *places) (n counts) {
 	m := &c.parts[i]
-	for j := range c.parts[:i] {
-		o := &c.parts[j]
-		if o.organisation == m.organisation {
-			n.organisation++
-		}
-		if o.prefix == m.prefix {
-			n.prefix++
-		}
-		if o.as == m.as {
-			n.as++
+	organisation, prefix, as := bit(m.organisation), bit(m.prefix), bit(uint64(m.as))
+	if met.organisations&organisation != 0 {
+		for j := range c.parts[:i] {
+			if c.parts[j].organisation == m.organisation {
+				n.organisation++
+			}
 		}
 	}
+	if met.prefixes&prefix != 0 {
+		for j := range c.parts[:i] {
+			if c.parts[j].prefix == m.prefix {
+				n.prefix++
+			}
+		}
+	}
+	if met.as&as != 0 {
+		for j := range c.parts[:i] {
+			if c.parts[j].as == m.as {
+				n.as++
+			}
+		}
+	}
+	met.organisations |= organisation
+	met.prefixes |= prefix
+	met.as |= as
 	return n
 }
 
-// discounted returns what part i is worth beside the better ones.
-func (c *choir) discounted(t *TrustTable, i int) points {
-	same := c.before(i)
+// discounted returns what part i is worth beside the better ones, which met is
+// of.
+func (c *choir) discounted(t *TrustTable, i int, met *places) points {
+	same := c.before(i, met)
 	if same.organisation > 0 {
 		return 0
 	}
@@ -119,6 +171,7 @@ func (c *choir) discounted(t *TrustTable, i int) points {
 // limits it to those above suspicion.
 func (c *choir) groups(t *TrustTable, only bool) int {
 	organisations, prefixes, as := 0, 0, 0
+	var met places
 	for i := range c.parts[:c.n] {
 		m := &c.parts[i]
 		if m.points < t.minVoice {
@@ -127,30 +180,44 @@ func (c *choir) groups(t *TrustTable, only bool) int {
 		if only && !m.clear {
 			continue
 		}
-		newOrganisation, newPrefix, newAS := 1, 1, 1
+		fresh := c.fresh(i, only, &met)
+		organisations += fresh.organisation
+		prefixes += fresh.prefix
+		as += fresh.as
+	}
+	if t.small {
+		return organisations
+	}
+	return min(organisations, prefixes, as)
+}
+
+// fresh says of which kinds part i is the first of its place, 1 each; only
+// looks at those above suspicion. met is of those before, and i is added to it.
+func (c *choir) fresh(i int, only bool, met *places) counts {
+	m := &c.parts[i]
+	organisation, prefix, as := bit(m.organisation), bit(m.prefix), bit(uint64(m.as))
+	n := counts{1, 1, 1}
+	if met.organisations&organisation != 0 || met.prefixes&prefix != 0 || met.as&as != 0 {
 		for j := range c.parts[:i] {
 			o := &c.parts[j]
 			if only && !o.clear {
 				continue
 			}
 			if o.organisation == m.organisation {
-				newOrganisation = 0
+				n.organisation = 0
 			}
 			if o.prefix == m.prefix {
-				newPrefix = 0
+				n.prefix = 0
 			}
 			if o.as == m.as {
-				newAS = 0
+				n.as = 0
 			}
 		}
-		organisations += newOrganisation
-		prefixes += newPrefix
-		as += newAS
 	}
-	if t.small {
-		return organisations
-	}
-	return min(organisations, prefixes, as)
+	met.organisations |= organisation
+	met.prefixes |= prefix
+	met.as |= as
+	return n
 }
 
 // diversity is the effective number of groups, the inverse of Simpson's index.

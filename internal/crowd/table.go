@@ -110,8 +110,8 @@ type network struct {
 
 // rate fills the ratings and counts who is active.
 func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
-	networks := map[uint32]*network{}
-	organisations := map[uint32]bool{} // trusted
+	networks := make(map[uint32]*network, 512)
+	organisations := make(map[uint32]bool, len(s.Records)) // trusted
 	since := s.At - int64(t.Parameters.Small.ActiveWithin/time.Second)
 	struckSince := s.At - int64(t.Parameters.Suspicion.StruckFor/time.Second)
 	for i := range s.Records {
@@ -125,7 +125,9 @@ func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
 			continue
 		}
 		t.Population.Machines++
-		organisations[r.Organisation] = organisations[r.Organisation] || !r.Honeypot && float64(trust.Weight) >= t.Parameters.Small.TrustedWeight
+		if trusted := !r.Honeypot && float64(trust.Weight) >= t.Parameters.Small.TrustedWeight; trusted || !organisations[r.Organisation] {
+			organisations[r.Organisation] = trusted
+		}
 		n := networks[r.AS]
 		if n == nil {
 			n = &network{}
@@ -140,6 +142,9 @@ func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
 		caught := r.LastStrike > struckSince || r.HeldUntil > s.At
 		if caught && float64(r.StruckAt) >= t.Parameters.Listing.MinVoice && float64(r.StruckFor) >= t.Parameters.Canary.Certain {
 			n.liars++
+		}
+		if r.Staked == 0 {
+			continue
 		}
 		keep := math.Exp(-max(0, float64(s.At-r.Staked)) / t.Parameters.Suspicion.StakeDecay.Seconds())
 		n.stood += r.Stood * keep
@@ -360,11 +365,16 @@ const crowdStep = 8
 func (t *TrustTable) fillCrowd(networks map[uint32]*network) {
 	t.crowd = make([]int, 33)
 	machines := float64(max(t.Population.Machines, 1))
-	known := sortedKeys(networks)
+	none := make([]float64, len(networks)) // probability that an AS has none of them
+	step := make([]float64, len(networks))
+	for k, as := range sortedKeys(networks) {
+		none[k], step[k] = 1, math.Pow(1-float64(networks[as].active)/machines, crowdStep)
+	}
 	for i := range t.crowd {
 		expected := 0.0
-		for _, as := range known {
-			expected += 1 - math.Pow(1-float64(networks[as].active)/machines, float64(i*crowdStep))
+		for k := range none {
+			expected += 1 - none[k]
+			none[k] *= step[k]
 		}
 		t.crowd[i] = int(expected)
 	}

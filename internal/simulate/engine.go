@@ -252,14 +252,8 @@ func (e *engine) judgeFallen(before *crowd.TrustTable, at int64) {
 	}
 	for i := range e.sources {
 		s := &e.sources[i]
-		if s.ev.Last() == 0 {
-			continue
-		}
-		for m := range s.ev.Machines {
-			if fell[m] {
-				e.judge(uint32(i), at)
-				break
-			}
+		if s.ev.HeardFrom(fell) {
+			e.judge(uint32(i), at)
 		}
 	}
 }
