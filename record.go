@@ -22,8 +22,9 @@ type Entry struct {
 }
 
 // recordVersion leads every signal in a record, so that a release can read the
-// stream of the one before. Version 1 does not say from where a signal came.
-const recordVersion = 2
+// stream of those before. Version 1 does not say from where a signal came,
+// version 2 not in which AS its source is.
+const recordVersion = 3
 
 // signalStrings is how many strings AppendSignal writes between the fixed
 // fields and the detail.
@@ -40,6 +41,7 @@ func AppendSignal(b []byte, s *Signal) []byte {
 	b = binary.AppendUvarint(b, uint64(s.ASN))
 	b = binary.AppendUvarint(b, uint64(s.ReporterASN))
 	b = binary.AppendUvarint(b, s.ReporterNet)
+	b = binary.AppendUvarint(b, uint64(s.SourceASN))
 	for _, str := range [signalStrings]string{
 		s.Machine, s.Organisation, s.Scenario, s.ScenarioHash, s.Version,
 		s.Kind, s.Country, s.ASName, s.Scope, s.Value,
@@ -59,8 +61,8 @@ func DecodeSignals(data []byte, yield func(*Signal)) error {
 	for off := 0; off < len(data); {
 		d := decoder{data: data, text: text, off: off}
 		v := d.byte()
-		if v != recordVersion && v != recordVersion-1 {
-			return fmt.Errorf("record: expected version %d or one less at offset %d, got %d: written by a newer release?", recordVersion, off, v)
+		if v < 1 || v > recordVersion {
+			return fmt.Errorf("record: expected version 1 to %d at offset %d, got %d: written by a newer release?", recordVersion, off, v)
 		}
 		var s Signal
 		s.Flags, s.Trust = SignalFlags(d.byte()), ScenarioTrust(d.byte())
@@ -77,6 +79,9 @@ func DecodeSignals(data []byte, yield func(*Signal)) error {
 		if v > 1 {
 			s.ReporterASN = uint32(d.uvarint())
 			s.ReporterNet = d.uvarint()
+		}
+		if v > 2 {
+			s.SourceASN = uint32(d.uvarint())
 		}
 		for _, str := range [signalStrings]*string{
 			&s.Machine, &s.Organisation, &s.Scenario, &s.ScenarioHash, &s.Version,
@@ -101,8 +106,11 @@ func SignalBoundary(data []byte, limit int) int {
 	end := 0
 	for end < len(data) {
 		d := decoder{data: data, off: end}
-		numbers := 3
-		if d.byte() > 1 {
+		numbers := 6
+		switch d.byte() {
+		case 1:
+			numbers = 3
+		case 2:
 			numbers = 5
 		}
 		d.take(2 + len(SignalID{}) + SourceSize)

@@ -25,7 +25,7 @@ var anySignal = rapid.Custom(func(t *rapid.T) Signal {
 		Source: anySource.Draw(t, "source"), Scope: text.Draw(t, "scope"), Value: text.Draw(t, "value"),
 		Scenario: text.Draw(t, "scenario"), ScenarioHash: text.Draw(t, "hash"), Version: text.Draw(t, "version"),
 		Trust: ScenarioTrust(rapid.Byte().Draw(t, "trust")), Kind: text.Draw(t, "kind"),
-		Country: text.Draw(t, "country"), ASN: rapid.Uint32().Draw(t, "asn"), ReporterASN: rapid.Uint32().Draw(t, "reporter asn"), ReporterNet: rapid.Uint64().Draw(t, "net"), ASName: text.Draw(t, "as"),
+		Country: text.Draw(t, "country"), ASN: rapid.Uint32().Draw(t, "asn"), ReporterASN: rapid.Uint32().Draw(t, "reporter asn"), ReporterNet: rapid.Uint64().Draw(t, "net"), SourceASN: rapid.Uint32().Draw(t, "source asn"), ASName: text.Draw(t, "as"),
 		Flags: SignalFlags(rapid.Byte().Draw(t, "flags")), Detail: rapid.SliceOfN(rapid.Byte(), 0, 400).Draw(t, "detail"),
 	}
 })
@@ -77,11 +77,12 @@ func TestDecodedSignalsAndTheirBuffer(t *testing.T) {
 // signalGolden is one signal in the form that streams on disk hold. When this
 // test fails, the format has changed: recordVersion must grow, and
 // DecodeSignals go on reading the old form.
-const signalGolden = "02" + "05" + "01" + // version, flags, trust
+const signalGolden = "03" + "05" + "01" + // version, flags, trust
 	"000102030405060708090a0b0c0d0e0f" +
 	"00000000000000000000ffff23bc31b080" + // source
 	"c0a4e5debf969803" + "80a0a8debf969803" + "c703" + // received, at, ASN
 	"c91e" + "8aa3b804" + // reporter's AS and network
+	"89a203" + // the source's AS, by the operator's database
 	"026d31" + "026f31" + // machine, organisation
 	"1463726f776473656375726974792f7373682d6266" + "00" + "03302e31" + // scenario, hash, version
 	"0863726f7764736563" + "025553" + "06476f6f676c65" + "00" + "00" + // kind, country, AS, scope, value
@@ -93,7 +94,7 @@ func TestSignalGolden(t *testing.T) {
 		Received: time.Date(2026, 11, 20, 12, 0, 1, 0, time.UTC), At: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC),
 		Source: source(t, "35.188.49.176"), Scenario: "crowdsecurity/ssh-bf", Version: "0.1", Trust: TrustCertified,
 		Kind: "crowdsec", Country: "US", ASN: 455, ASName: "Google", Flags: Counts | Decided, Detail: []byte("{}"),
-		ReporterASN: 3913, ReporterNet: 0x8e118a,
+		ReporterASN: 3913, ReporterNet: 0x8e118a, SourceASN: 53513,
 	}
 	if got := hex.EncodeToString(AppendSignal(nil, &s)); got != signalGolden {
 		t.Errorf("got  %s\nwant %s", got, signalGolden)
@@ -110,20 +111,31 @@ func TestSignalGolden(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 
-	// The version before, as it stands in streams during an upgrade.
-	old := strings.Replace("01"+strings.TrimPrefix(signalGolden, "02"), "c91e"+"8aa3b804", "", 1)
-	if data, err = hex.DecodeString(old); err != nil {
-		t.Fatal(err)
-	}
-	if out, err = decoded(data); err != nil {
-		t.Fatal(err)
-	}
-	s.ReporterASN, s.ReporterNet = 0, 0
-	if diff := cmp.Diff([]Signal{s}, out, sameSignals); diff != "" {
-		t.Errorf("version 1 (-want +got):\n%s", diff)
-	}
-	if got := SignalBoundary(append(data, data...), len(data)); got != len(data) {
-		t.Errorf("boundary at %d of two signals of version 1 with %d bytes", got, len(data))
+	// The versions before, as they stand in streams during an upgrade.
+	third := "89a203"
+	second := strings.Replace("02"+strings.TrimPrefix(signalGolden, "03"), third, "", 1)
+	first := strings.Replace("01"+strings.TrimPrefix(second, "02"), "c91e"+"8aa3b804", "", 1)
+	s.SourceASN = 0
+	for version, text := range []string{1: first, 2: second} {
+		if text == "" {
+			continue
+		}
+		old := s
+		if version == 1 {
+			old.ReporterASN, old.ReporterNet = 0, 0
+		}
+		if data, err = hex.DecodeString(text); err != nil {
+			t.Fatal(err)
+		}
+		if out, err = decoded(data); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]Signal{old}, out, sameSignals); diff != "" {
+			t.Errorf("version %d (-want +got):\n%s", version, diff)
+		}
+		if got := SignalBoundary(append(data, data...), len(data)); got != len(data) {
+			t.Errorf("boundary at %d of two signals of version %d with %d bytes", got, version, len(data))
+		}
 	}
 }
 

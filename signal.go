@@ -74,8 +74,9 @@ type Signal struct {
 	Trust        ScenarioTrust
 	Kind         string // "crowdsec", "waf", "bot-challenge", "cscli", "papi" or ""
 	Country      string // ISO 3166 alpha-2 as the engine enriched it, or ""
-	ASN          uint32
+	ASN          uint32 // as the engine enriched it, which may be wrong or a lie
 	ASName       string
+	SourceASN    uint32 // as the operator's own database has it; 0 = unknown
 	// From where the machine sent it: who sits in one place is one voice.
 	ReporterASN uint32 // 0 = unknown
 	ReporterNet uint64 // see NetworkOf; 0 = unknown

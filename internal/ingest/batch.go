@@ -6,6 +6,7 @@ package ingest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -77,6 +78,8 @@ type Rules struct {
 	MaxAge    time.Duration // a signal older than this is refused
 	MaxFuture time.Duration // a signal from further ahead is refused: the engine's clock is wrong
 	Hub       interface{ Knows(hash string) bool }
+	// ASN says in which AS an address is, 0 when it is not known; nil knows none.
+	ASN func(netip.Addr) uint32
 }
 
 // Batch collects the signals of one request. Make it with Committer.Batch,
@@ -142,6 +145,9 @@ func (b *Batch) Add(index int, it *Item) {
 	}
 	b.source(&s, it)
 	s.Flags = b.flags(&s, it)
+	if b.rules.ASN != nil && s.Flags&(muster.Counts|muster.Fleet) != 0 {
+		s.SourceASN = asnOf(s.Source, b.rules.ASN)
+	}
 	s.ID = identity(&s, it.UUID)
 	if _, again := b.seen[s.ID]; again {
 		b.Refuse(index, CodeDuplicate, "the same uuid stands twice in this batch: it counts once")
@@ -153,6 +159,24 @@ func (b *Batch) Add(index int, it *Item) {
 	b.buf = muster.AppendSignal(b.buf, &s)
 	b.spans = append(b.spans, span{Partition(&s), start, len(b.buf)})
 	b.Accepted++
+}
+
+// asnOf returns the AS of a source; of a range only when both its ends are in it.
+func asnOf(s muster.Source, of func(netip.Addr) uint32) uint32 {
+	asn := of(s.Addr())
+	if asn != 0 && s.IsRange() && of(lastAddr(s.Prefix())) != asn {
+		return 0
+	}
+	return asn
+}
+
+func lastAddr(p netip.Prefix) netip.Addr {
+	raw := p.Addr().AsSlice()
+	for i := range raw {
+		raw[i] |= byte(0xff >> min(max(p.Bits()-8*i, 0), 8))
+	}
+	last, _ := netip.AddrFromSlice(raw) // of the length that it had
+	return last
 }
 
 // Refuse counts an item that is not taken.

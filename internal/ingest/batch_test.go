@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +34,37 @@ func admit(t testing.TB, from Sender, rules Rules, it Item) (*muster.Signal, *Ba
 }
 
 var rules = Rules{MaxAge: 24 * time.Hour, MaxFuture: 5 * time.Minute, Hub: hub(sshHash)}
+
+// In which AS a source is, the record says for good: the database may say
+// otherwise at the next replay. The sender's own word for it is not that.
+func TestAdmissionNotesTheSourcesAS(t *testing.T) {
+	known := rules
+	known.ASN = func(a netip.Addr) uint32 {
+		switch {
+		case netip.MustParsePrefix("35.188.0.0/18").Contains(a):
+			return 64500
+		case netip.MustParsePrefix("2a00:1450::/32").Contains(a):
+			return 64501
+		}
+		return 0
+	}
+	for value, want := range map[string]uint32{
+		"35.188.49.176": 64500, "35.188.0.0/18": 64500, "35.188.0.0/17": 0, "35.188.63.0/24": 64500, "35.188.63.128/25": 64500,
+		"35.189.1.1": 0, "2a00:1450:4001:81b::1": 64501, "2a00:1450::/32": 64501, "10.1.1.1": 0,
+	} {
+		it := ban()
+		it.Value, it.ASN = value, 64999
+		if strings.Contains(value, "/") {
+			it.Scope = "range"
+		}
+		if s, _ := admit(t, sender, known, it); s.SourceASN != want || s.ASN != 64999 {
+			t.Errorf("%s: AS %d, and by the sender's word %d; want %d", value, s.SourceASN, s.ASN, want)
+		}
+		if s, _ := admit(t, sender, rules, it); s.SourceASN != 0 {
+			t.Errorf("%s: AS %d without a database", value, s.SourceASN)
+		}
+	}
+}
 
 func TestAdmissionRefuses(t *testing.T) {
 	waiting := sender
