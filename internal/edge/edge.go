@@ -237,8 +237,14 @@ func routePath(path, prefix string) string {
 }
 
 // isEngines reports whether path belongs to an engine's API, so that its errors
-// must be JSON.
+// must be JSON. Integrations and lookups share the versions with it, but are
+// others' to answer.
 func isEngines(path string) bool {
+	for _, others := range []string{"/v1/integrations/", "/v2/smoke", "/v2/fire"} {
+		if strings.HasPrefix(path, others) {
+			return false
+		}
+	}
 	return strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/v2/") || strings.HasPrefix(path, "/v3/")
 }
 
