@@ -68,43 +68,71 @@ type AllowlistLink struct {
 	UpdatedAt   time.Time
 }
 
+// The frame of both forms of the stream: StreamOpen, new groups or decisions
+// with commas between them, StreamDeleted, deleted ones, and the end:
+// AppendStreamEndV3 or StreamEndV2.
+const (
+	StreamOpen    = `{"new":[`
+	StreamDeleted = `],"deleted":[`
+	StreamEndV2   = `]}`
+)
+
 // AppendStreamV3 appends the grouped form of v3.
 //
-// It is also the outbound guard, as is AppendStreamV2: whatever is known to
-// crash an engine or make it reject a whole list is left out and counted in
-// dropped: values that are no address under ip and range, blank scenarios,
-// scopes and values, durations under a second, links with a field missing;
-// empty groups are left out uncounted. One crash it cannot see: a list whose
-// every value is allowlisted on the engine.
+// It is also the outbound guard, as are the parts that it is made of and
+// AppendStreamV2: whatever is known to crash an engine or make it reject a whole
+// list is left out and counted in dropped: values that are no address under ip
+// and range, blank scenarios, scopes and values, durations under a second, links
+// with a field missing; empty groups are left out uncounted. One crash it cannot
+// see: a list whose every value is allowlisted on the engine.
 func AppendStreamV3(b []byte, s Stream) (out []byte, dropped int) {
 	var n int
-	b = append(b, `{"new":[`...)
+	b = append(b, StreamOpen...)
 	for i := range s.New {
-		b, n = appendGroup(b, &s.New[i])
+		b, n = appendNext(b, &s.New[i], AppendGroupV3)
 		dropped += n
 	}
-	b = append(b, `],"deleted":[`...)
+	b = append(b, StreamDeleted...)
 	for i := range s.Deleted {
-		b, n = appendDeletedGroup(b, &s.Deleted[i])
+		b, n = appendNext(b, &s.Deleted[i], AppendDeletedV3)
 		dropped += n
 	}
+	b, n = AppendStreamEndV3(b, s.Links)
+	return b, dropped + n
+}
+
+// AppendStreamEndV3 appends what follows the last deleted group: the links.
+func AppendStreamEndV3(b []byte, links Links) (out []byte, dropped int) {
 	b = append(b, `],"links":{"blocklists":[`...)
-	for i := range s.Links.Blocklists {
-		if l := &s.Links.Blocklists[i]; l.check() == nil {
+	for i := range links.Blocklists {
+		if l := &links.Blocklists[i]; l.check() == nil {
 			b = l.append(comma(b))
 		} else {
 			dropped++
 		}
 	}
 	b = append(b, `],"allowlists":[`...)
-	for i := range s.Links.Allowlists {
-		if l := &s.Links.Allowlists[i]; l.check() == nil {
+	for i := range links.Allowlists {
+		if l := &links.Allowlists[i]; l.check() == nil {
 			b = l.append(comma(b))
 		} else {
 			dropped++
 		}
 	}
 	return append(b, `]}}`...), dropped
+}
+
+// appendNext appends a group behind others in an array, if anything of it is
+// left.
+func appendNext[G any](b []byte, g *G, one func([]byte, *G) ([]byte, int)) (out []byte, dropped int) {
+	before := len(b)
+	b = comma(b)
+	begin := len(b)
+	b, dropped = one(b, g)
+	if len(b) == begin {
+		b = b[:before]
+	}
+	return b, dropped
 }
 
 // comma appends a comma unless b ends where an array has just begun.
@@ -115,12 +143,14 @@ func comma(b []byte) []byte {
 	return append(b, ',')
 }
 
-func appendGroup(b []byte, g *Group) (out []byte, dropped int) {
+// AppendGroupV3 appends one group of new decisions; nothing when none of it may
+// be sent.
+func AppendGroupV3(b []byte, g *Group) (out []byte, dropped int) {
 	if isBlank(g.Scenario) || isBlank(g.Scope) {
 		return b, len(g.Decisions)
 	}
 	before := len(b)
-	b = append(comma(b), `{"scenario":`...)
+	b = append(b, `{"scenario":`...)
 	b = AppendString(b, g.Scenario)
 	b = append(b, `,"scope":`...)
 	b = AppendString(b, g.Scope)
@@ -146,12 +176,14 @@ func appendGroup(b []byte, g *Group) (out []byte, dropped int) {
 	return append(b, `]}`...), dropped
 }
 
-func appendDeletedGroup(b []byte, g *DeletedGroup) (out []byte, dropped int) {
+// AppendDeletedV3 appends one group of deleted values; nothing when none of it
+// may be sent.
+func AppendDeletedV3(b []byte, g *DeletedGroup) (out []byte, dropped int) {
 	if isBlank(g.Scope) {
 		return b, len(g.Values)
 	}
 	before := len(b)
-	b = append(comma(b), `{"scope":`...)
+	b = append(b, `{"scope":`...)
 	b = AppendString(b, g.Scope)
 	b = append(b, `,"decisions":[`...)
 	begin := len(b)
@@ -173,47 +205,74 @@ func appendDeletedGroup(b []byte, g *DeletedGroup) (out []byte, dropped int) {
 // AppendStreamV2 appends the flat form of v2 (engines up to 1.4.6), which has
 // no links: s.Links is ignored. See AppendStreamV3 for what is dropped.
 func AppendStreamV2(b []byte, s Stream) (out []byte, dropped int) {
-	b = append(b, `{"new":[`...)
+	var n int
+	b = append(b, StreamOpen...)
 	for i := range s.New {
-		g := &s.New[i]
-		for j := range g.Decisions {
-			e := &g.Decisions[j]
-			var ok bool
-			if b, ok = appendFlat(b, g.Scenario, g.Scope, e.Duration, e.Value); !ok {
-				dropped++
-			}
-		}
+		b, n = appendNext(b, &s.New[i], AppendGroupV2)
+		dropped += n
 	}
-	b = append(b, `],"deleted":[`...)
+	b = append(b, StreamDeleted...)
 	for i := range s.Deleted {
-		g := &s.Deleted[i]
-		for j := range g.Values {
-			// Engines match on origin, type, scope and value; the other two
-			// fields only have to be there.
-			var ok bool
-			if b, ok = appendFlat(b, "deleted", g.Scope, time.Second, g.Values[j]); !ok {
-				dropped++
-			}
+		b, n = appendNext(b, &s.Deleted[i], AppendDeletedV2)
+		dropped += n
+	}
+	return append(b, StreamEndV2...), dropped
+}
+
+// AppendGroupV2 appends the decisions of one group, with commas between them;
+// nothing when none of it may be sent.
+func AppendGroupV2(b []byte, g *Group) (out []byte, dropped int) {
+	begin := len(b)
+	for i := range g.Decisions {
+		e := &g.Decisions[i]
+		var ok bool
+		if b, ok = appendFlat(b, begin, flat{g.Scenario, g.Scope, e.Duration, e.Value}); !ok {
+			dropped++
 		}
 	}
-	return append(b, `]}`...), dropped
+	return b, dropped
+}
+
+// AppendDeletedV2 appends deleted decisions, with commas between them; nothing
+// when none of it may be sent.
+func AppendDeletedV2(b []byte, g *DeletedGroup) (out []byte, dropped int) {
+	begin := len(b)
+	for i := range g.Values {
+		// Engines match on origin, type, scope and value; the other two
+		// fields only have to be there.
+		var ok bool
+		if b, ok = appendFlat(b, begin, flat{"deleted", g.Scope, time.Second, g.Values[i]}); !ok {
+			dropped++
+		}
+	}
+	return b, dropped
+}
+
+// flat is one v2 decision.
+type flat struct {
+	scenario, scope string
+	duration        time.Duration
+	value           Value
 }
 
 // appendFlat appends one v2 decision, all six fields of which are dereferenced
-// unchecked by engines.
-func appendFlat(b []byte, scenario, scope string, d time.Duration, v Value) ([]byte, bool) {
-	if isBlank(scenario) || isBlank(scope) || d < time.Second {
+// unchecked by engines, behind others that begin at begin.
+func appendFlat(b []byte, begin int, f flat) ([]byte, bool) {
+	if isBlank(f.scenario) || isBlank(f.scope) || f.duration < time.Second {
 		return b, false
 	}
 	end := len(b)
-	b = append(comma(b), `{"duration":`...)
-	b = appendDuration(b, d)
+	if end > begin {
+		b = append(b, ',')
+	}
+	b = append(b, `{"duration":`...)
+	b = appendDuration(b, f.duration)
 	b = append(b, `,"origin":"CAPI","scenario":`...)
-	b = AppendString(b, scenario)
+	b = AppendString(b, f.scenario)
 	b = append(b, `,"scope":`...)
-	b = AppendString(b, scope)
+	b = AppendString(b, f.scope)
 	b = append(b, `,"type":"ban","value":`...)
-	b, ok := v.append(b, isAddressScope(scope))
+	b, ok := f.value.append(b, isAddressScope(f.scope))
 	if !ok {
 		return b[:end], false
 	}
