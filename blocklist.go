@@ -50,9 +50,17 @@ type ListRule struct {
 // Feed is where a FeedList is fetched from.
 type Feed struct {
 	URL      string        `json:"url,omitempty"`
-	Format   string        `json:"format,omitempty"` // "" = found out from the content
+	Format   string        `json:"format,omitempty"` // as internal/catalog/feed reads it; "" = found out from the content
 	Interval time.Duration `json:"interval,omitempty"`
 	Max      int           `json:"max,omitempty"` // most entries; more refuses the whole fetch
+
+	// A fetch with Swing times as many entries as are in force, or as many times
+	// fewer, is held for a person's word; 0 = 2.
+	Swing float64 `json:"swing,omitempty"`
+	// Forbidden is how many reserved, allowlisted and canary entries are dropped
+	// silently; more of them refuse the whole fetch. 0 = 100.
+	Forbidden int           `json:"forbidden,omitempty"`
+	Keep      time.Duration `json:"keep,omitempty"` // how long entries stay in force while nothing good is fetched; 0 = 7 days
 }
 
 // ListEntry is one line of a blocklist.

@@ -65,6 +65,12 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"unban requests before":           testUnbanHistory,
 		"unban requests one by one":       testUnbansOneByOne,
 		"the narrowest listed":            testNarrowestListed,
+		"blocklists":                      testBlocklists,
+		"subscriptions":                   testSubscriptions,
+		"entries of custom lists":         testCustomEntries,
+		"feeds":                           testFeeds,
+		"statistics of blocklists":        testListStatistics,
+		"sources for rules":               testSourcesForRules,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
