@@ -1,8 +1,9 @@
 package firewall
 
 import (
+	"math"
 	"net/netip"
-	"slices"
+	"sort"
 
 	"muster"
 )
@@ -11,64 +12,66 @@ import (
 type Aggregation struct {
 	// Collateral is the largest share of a range's addresses that may be covered
 	// without being listed: 0 puts together only what covers exactly the same
-	// addresses; muster.MaxCollateral at most.
+	// addresses; muster.MaxCollateral at most. Ranges wider than /24 and, of IPv6,
+	// /64, which can belong to several customers, are made without collateral only.
 	Collateral float64
 	// Forbidden reports whether any address of a range must never be covered. Only
 	// ranges with collateral are asked about.
 	Forbidden func(muster.Source) bool
 }
 
-// Aggregate returns the fewest ranges that cover all of sorted, in order, under
-// a's terms for each of them. sorted is in the order of netip.Prefix.Compare; one
-// may be inside another. The ranges are appended to out.
+// Aggregate appends to out the fewest ranges that cover all of sorted, in order,
+// each of them within a's terms. sorted is in the order of netip.Prefix.Compare;
+// one may be inside another.
 func Aggregate(out, sorted []netip.Prefix, a Aggregation) []netip.Prefix {
-	split, _ := slices.BinarySearchFunc(sorted, 32, func(p netip.Prefix, bits int) int { return p.Addr().BitLen() - bits - 1 })
-	for _, family := range [][]netip.Prefix{sorted[:split], sorted[split:]} {
+	v6 := sort.Search(len(sorted), func(i int) bool { return sorted[i].Addr().Is6() })
+	for _, family := range [][]netip.Prefix{sorted[:v6], sorted[v6:]} {
 		if len(family) > 0 {
-			out, _, _ = a.put(out, family)
+			out, _ = a.put(out, family)
 		}
 	}
 	return out
 }
 
-// put appends what covers list, which is not empty and of one family, and
-// returns the narrowest range around all of it, with the share of it that is
-// listed. That share is exact while the range is at most 2^53 times as large as
-// its smallest part, and with that whenever it matters: all or half of it.
-func (a Aggregation) put(out, list []netip.Prefix) ([]netip.Prefix, netip.Prefix, float64) {
-	around := list[0]
-	if len(list) > 1 {
-		around = common(around, list[len(list)-1])
-	}
-	if around.Bits() == list[0].Bits() {
-		return append(out, around), around, 1 // the rest is inside it
-	}
-	// The two halves of around both have entries.
-	half, _ := slices.BinarySearchFunc(list, around.Bits(), func(p netip.Prefix, bit int) int {
-		if bitOf(p.Addr(), bit) {
-			return 1
-		}
-		return -1
-	})
-	mark, listed := len(out), 0.0
-	for _, part := range [][]netip.Prefix{list[:half], list[half:]} {
-		var inner netip.Prefix
-		var share float64
-		out, inner, share = a.put(out, part)
-		for range inner.Bits() - around.Bits() {
-			share /= 2
-		}
-		listed += share
-	}
-	if listed == 1 || a.Collateral > 0 && listed >= 1-a.Collateral && !a.forbidden(around) {
-		out = append(out[:mark], around)
-	}
-	return out, around, listed
+// span is the narrowest range around some entries.
+type span struct {
+	netip.Prefix
+	full   bool    // every address of it is listed
+	listed float64 // the share of its addresses that is; full does not depend on its rounding
 }
 
-func (a Aggregation) forbidden(p netip.Prefix) bool {
+// put appends what covers list, which is not empty and of one family.
+func (a Aggregation) put(out, list []netip.Prefix) ([]netip.Prefix, span) {
+	around := span{Prefix: list[0], full: true, listed: 1}
+	if len(list) > 1 {
+		around.Prefix = common(list[0], list[len(list)-1])
+	}
+	if around.Bits() == list[0].Bits() {
+		return append(out, around.Prefix), around // the rest is inside it
+	}
+	// Both halves have entries, or a narrower range would be around them.
+	half := sort.Search(len(list), func(i int) bool { return bitOf(list[i].Addr(), around.Bits()) })
+	mark := len(out)
+	around.listed = 0
+	for _, part := range [][]netip.Prefix{list[:half], list[half:]} {
+		var inner span
+		out, inner = a.put(out, part)
+		around.full = around.full && inner.full && inner.Bits() == around.Bits()+1
+		around.listed += math.Ldexp(inner.listed, around.Bits()-inner.Bits())
+	}
+	if around.full || a.Collateral > 0 && around.listed >= 1-a.Collateral && a.mayRound(around.Prefix) {
+		out = append(out[:mark], around.Prefix)
+	}
+	return out, around
+}
+
+// mayRound reports whether p may be covered without being listed as a whole.
+func (a Aggregation) mayRound(p netip.Prefix) bool {
+	if p.Bits() < 24 || p.Addr().Is6() && p.Bits() < 64 {
+		return false
+	}
 	s := muster.SourceFromPrefix(p)
-	return s.IsReserved() || a.Forbidden != nil && a.Forbidden(s)
+	return !s.IsReserved() && (a.Forbidden == nil || !a.Forbidden(s))
 }
 
 // common returns the narrowest range around two of one family.
