@@ -25,11 +25,42 @@ CREATE TABLE alerts (
 
 CREATE INDEX alerts_by_organisation ON alerts (organisation, at);
 
-CREATE TABLE allowlist (
-  source     BLOB NOT NULL PRIMARY KEY,
+CREATE TABLE allow_answers (
+  name TEXT NOT NULL PRIMARY KEY,
+  at   INTEGER NOT NULL,
+  data BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE allow_items (
+  list       TEXT NOT NULL,
+  kind       TEXT NOT NULL,
+  value      BLOB NOT NULL,
   reason     TEXT NOT NULL,
   created_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL
+  expires_at INTEGER NOT NULL,
+  by         TEXT NOT NULL,
+  PRIMARY KEY (list, kind, value)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE allow_withdrawals (
+  machine TEXT NOT NULL,
+  list    TEXT NOT NULL,
+  name    TEXT NOT NULL,
+  since   INTEGER NOT NULL,
+  ordered INTEGER NOT NULL,
+  PRIMARY KEY (machine, list)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE allowlists (
+  id           TEXT NOT NULL PRIMARY KEY,
+  organisation TEXT NOT NULL,
+  name         TEXT NOT NULL,
+  description  TEXT NOT NULL,
+  targets      TEXT NOT NULL,
+  created_at   INTEGER NOT NULL,
+  updated_at   INTEGER NOT NULL,
+  created_by   TEXT NOT NULL,
+  UNIQUE (organisation, name)
 ) STRICT;
 
 CREATE TABLE api_tokens (

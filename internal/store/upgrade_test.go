@@ -62,6 +62,11 @@ func TestUpgradeFromTheFirstSchema(t *testing.T) {
 	if err != nil || len(allowed) != 1 || allowed[0].Source.String() != "192.0.2.0/24" {
 		t.Errorf("expected the allowlist to have 192.0.2.0/24, got %v, %v", allowed, err)
 	}
+	lists, err := db.Allowlists(ctx)
+	central := muster.Allowlist{ID: "central", Name: "central", CreatedAt: first, UpdatedAt: first}
+	if diff := cmp.Diff([]muster.Allowlist{central}, lists); err != nil || diff != "" {
+		t.Errorf("the allowlists: %v %s", err, diff)
+	}
 	positions, err := db.Positions(ctx)
 	if err != nil || positions[3] != 7 {
 		t.Errorf("expected partition 3 at position 7, got %v, %v", positions, err)
