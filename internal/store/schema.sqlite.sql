@@ -225,6 +225,42 @@ CREATE TABLE feeds (
   held_reason   TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE integration_contacts (
+  integration TEXT NOT NULL PRIMARY KEY,
+  pull        INTEGER NOT NULL,
+  agent       TEXT NOT NULL,
+  address     BLOB NOT NULL,
+  entries     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE integration_reports (
+  integration TEXT NOT NULL,
+  address     BLOB NOT NULL,
+  at          INTEGER NOT NULL,
+  body        BLOB NOT NULL,
+  PRIMARY KEY (integration, address)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE integrations (
+  id           TEXT NOT NULL PRIMARY KEY,
+  organisation TEXT NOT NULL,
+  name         TEXT NOT NULL,
+  kind         TEXT NOT NULL,
+  format       TEXT NOT NULL,
+  budget       INTEGER NOT NULL,
+  collateral   REAL NOT NULL,
+  no_ipv4      INTEGER NOT NULL,
+  no_ipv6      INTEGER NOT NULL,
+  pull_every   INTEGER NOT NULL,
+  username     TEXT NOT NULL,
+  secret       BLOB NOT NULL,
+  created_at   INTEGER NOT NULL,
+  created_by   TEXT NOT NULL,
+  rotated_at   INTEGER NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX integrations_by_name ON integrations (organisation, name);
+
 CREATE TABLE limits (
   name   TEXT NOT NULL PRIMARY KEY,
   data   TEXT NOT NULL,

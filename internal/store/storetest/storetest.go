@@ -76,6 +76,8 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"feeds":                           testFeeds,
 		"statistics of blocklists":        testListStatistics,
 		"sources for rules":               testSourcesForRules,
+		"integrations":                    testIntegrations,
+		"reports to integrations":         testIntegrationReports,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
