@@ -14,7 +14,7 @@ const MaxVoices = 24
 
 // maxShots is how many machines' words are kept on a canary: all must wait there
 // for the decision on them. There are few canaries.
-const maxShots = 256
+const maxShots = 1024
 
 // Evidence is what is remembered about one source. The zero Evidence is none.
 type Evidence struct {

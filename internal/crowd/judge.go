@@ -201,6 +201,9 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 		d.probation = true
 		factor *= p.ProbationFactor
 	}
+	if !c.trapped(t) {
+		d.needed += t.alarm
+	}
 	d.threshold = points(float64(t.threshold) * factor)
 	st := ev.stand(Network)
 	expiry := t.expiryOf(ev, f, st != nil)
@@ -243,10 +246,8 @@ func (t *TrustTable) crowdRule(ev *Evidence, at uint32, c *choir, d decision) Ru
 			return Waiting
 		}
 	}
-	for i := range c.parts[:c.n] {
-		if c.parts[i].honeypot {
-			return ByHoneypot
-		}
+	if c.trapped(t) {
+		return ByHoneypot
 	}
 	return ByCrowd
 }
@@ -263,7 +264,7 @@ func (t *TrustTable) size(ev *Evidence, c *choir) (machines, networks int) {
 // It must be sure, and somebody independent must have seen the source before,
 // however long ago: what nobody else has ever seen waits for others.
 func (t *TrustTable) topRank(ev *Evidence, c *choir, factor float64) int {
-	if factor > 1 {
+	if factor > 1 || t.alarm > 0 {
 		return -1
 	}
 	for i := range c.parts[:c.n] {

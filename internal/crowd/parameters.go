@@ -122,6 +122,9 @@ type Suspicion struct {
 	RingFrom      int           // … from so many machines on: all come under a cloud, and those that were under one lose all weight
 	RingPause     time.Duration // for that long, as do gangs in which all are liars' neighbours
 	RingDoubt     float64       // to b
+	AlarmFrom     int           // AS in which machines were found to lie for the first time within AlarmFor are the tip of a ring …
+	AlarmFor      time.Duration
+	AlarmMax      int // … and until it is known, so many groups more must be heard, up to here, or a honeypot
 }
 
 // Small says what is different while few have earned any trust. Newcomers then
@@ -154,7 +157,7 @@ type Range struct {
 func Default() Parameters {
 	const day = 24 * time.Hour
 	return Parameters{
-		Version: 1,
+		Version: 2,
 		Listing: Listing{
 			Threshold: 5, Groups: 2, MinVoice: 0.5, SharedFactor: 1.5, ProbationFactor: 1.5,
 			Hysteresis: 1. / 3, Expiry: 3 * day, ShortExpiry: day,
@@ -191,6 +194,7 @@ func Default() Parameters {
 			ConfirmWithin: day, StakeDecay: 7 * day, StakeMin: 5, StakeSigmas: 3,
 			Lopsided: 0.5, LopsidedFrom: 8, LopsidedHold: day,
 			Ring: 0.35, RingFrom: 48, RingPause: 30 * day, RingDoubt: 2,
+			AlarmFrom: 3, AlarmFor: 2 * day, AlarmMax: 8,
 		},
 		Small: Small{
 			Size: 10, Need: 2, Growth: 3, NeedMax: 6, Margin: 1.2,

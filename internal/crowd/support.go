@@ -220,6 +220,16 @@ func (c *choir) fresh(i int, only bool, met *places) counts {
 	return n
 }
 
+// trapped reports whether a honeypot is heard.
+func (c *choir) trapped(t *TrustTable) bool {
+	for i := range c.parts[:c.n] {
+		if c.parts[i].honeypot && c.parts[i].points >= t.minVoice {
+			return true
+		}
+	}
+	return false
+}
+
 // diversity is the effective number of groups, the inverse of Simpson's index.
 func (c *choir) diversity(t *TrustTable) float32 {
 	var total, squares float64

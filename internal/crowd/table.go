@@ -47,6 +47,7 @@ type TrustTable struct {
 	inPrefix [MaxVoices + 1]points // share of the n-th best of a prefix
 	inAS     [MaxVoices + 1]points
 	liars    float64 // share of voices that are liars or their neighbours
+	alarm    int     // groups more that must be heard, while a ring is being found out
 	crowd    []int   // how many AS chance gives for 8, 16, 24 … machines
 
 	threshold, lowest, minVoice, honeypot, solo, corroboration points
@@ -105,6 +106,7 @@ func NewTrustTable(s Snapshot) *TrustTable {
 // network sums up the machines of one AS.
 type network struct {
 	active, trusted, liars int
+	lied                   int64 // first, of the liars
 	stood, fell, shared    float64
 }
 
@@ -142,6 +144,16 @@ func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
 		caught := r.LastStrike > struckSince || r.HeldUntil > s.At
 		if caught && float64(r.StruckAt) >= t.Parameters.Listing.MinVoice && float64(r.StruckFor) >= t.Parameters.Canary.Certain {
 			n.liars++
+			lied := s.At
+			if r.HeldUntil > s.At {
+				lied = min(lied, r.HeldUntil-2*int64(t.hold))
+			}
+			if r.LastStrike > struckSince {
+				lied = min(lied, r.LastStrike-int64(t.hold))
+			}
+			if n.liars == 1 || lied < n.lied {
+				n.lied = lied
+			}
 		}
 		if r.Staked == 0 {
 			continue
@@ -214,14 +226,20 @@ func (t *TrustTable) cloud(s Snapshot, networks map[uint32]*network, hardness fl
 	}
 	var liars []uint32
 	p := &t.Parameters.Suspicion
-	caught := 0
+	caught, fresh := 0, 0
 	for as, n := range networks {
 		caught += n.liars
+		if n.liars > 0 && n.lied > s.At-int64(p.AlarmFor/time.Second) {
+			fresh++
+		}
 		if as != 0 && n.liars > 0 && float64(n.liars) >= p.StruckShare*float64(n.trusted+n.liars) {
 			liars = append(liars, as)
 		}
 	}
 	slices.Sort(liars)
+	if fresh >= p.AlarmFrom {
+		t.alarm = min(fresh, p.AlarmMax)
+	}
 	t.liars = max(t.shareOf(liars, networks, stood+fell), float64(caught)/float64(max(t.Population.Machines, 1)))
 	for as, n := range networks {
 		_, lied := slices.BinarySearch(liars, as)

@@ -53,7 +53,8 @@ type engine struct {
 	table      *crowd.TrustTable
 	epoch      uint64
 	events     []crowd.TrustEvent
-	held       []uint32
+	held       []uint32 // not yet without weight
+	rated      []uint32 // held since the last epoch
 	out        crowd.Outcome
 
 	sources []source
@@ -109,7 +110,7 @@ func (e *engine) judge(src uint32, at int64) {
 	s := &e.sources[src]
 	e.table.Judge(&s.ev, at, crowd.Facts{Canary: s.truth == canary, Shared: s.shared, Dynamic: s.dynamic}, &e.out)
 	for i := range e.out.Events {
-		if e.out.Events[i].Kind == crowd.Held {
+		if k := e.out.Events[i].Kind; k == crowd.Held || k == crowd.Colluded {
 			e.held = append(e.held, e.out.Events[i].Machine)
 		}
 	}
@@ -205,17 +206,21 @@ func (e *engine) disown(src uint32) {
 	}
 }
 
-// hold takes the weight of machines that reported canaries, and judges again
-// what stood on their word.
+// hold takes the weight of machines that reported canaries or are of a ring, and
+// judges again what stood on their word.
 func (e *engine) hold(at int64) {
 	if len(e.held) == 0 {
 		return
 	}
-	before := e.table
 	e.epoch++
-	e.table = before.Hold(e.epoch, e.held...)
+	e.table = e.table.Hold(e.epoch, e.held...)
+	fell := make([]bool, len(e.records))
+	for _, m := range e.held {
+		fell[m] = true
+	}
+	e.rated = append(e.rated, e.held...)
 	e.held = e.held[:0]
-	e.judgeFallen(before, at)
+	e.judgeFallen(fell, at)
 }
 
 // newEpoch applies what was found out about machines, and rates them.
@@ -228,31 +233,36 @@ func (e *engine) newEpoch(at int64) {
 		}
 		e.records[ev.Machine].Apply(ev, &e.parameters)
 	}
-	e.events, e.held = e.events[:0], e.held[:0]
+	e.events = e.events[:0]
 	before := e.table
 	e.epoch++
 	e.table = crowd.NewTrustTable(crowd.Snapshot{
 		Epoch: e.epoch, At: at, Records: e.records, Behaviours: e.behaviours, Taxonomy: taxonomy, Parameters: e.parameters,
 	})
-	if before != nil {
-		e.judgeFallen(before, at)
+	if before == nil {
+		return
+	}
+	fell, some := make([]bool, len(e.records)), false
+	for m := range fell {
+		fell[m] = e.table.Fell(before, uint32(m))
+		some = some || fell[m]
+	}
+	// Those who were held before had no weight to lose, but only this table tells
+	// which of them lied.
+	e.rated = append(e.rated, e.held...)
+	for _, m := range e.rated {
+		fell[m], some = true, true
+	}
+	e.held, e.rated = e.held[:0], e.rated[:0]
+	if some {
+		e.judgeFallen(fell, at)
 	}
 }
 
 // judgeFallen judges the sources that machines without weight now have spoken of.
-func (e *engine) judgeFallen(before *crowd.TrustTable, at int64) {
-	fell := make([]bool, len(e.records))
-	any := false
-	for m := range fell {
-		fell[m] = e.table.Fell(before, uint32(m))
-		any = any || fell[m]
-	}
-	if !any {
-		return
-	}
+func (e *engine) judgeFallen(fell []bool, at int64) {
 	for i := range e.sources {
-		s := &e.sources[i]
-		if s.ev.HeardFrom(fell) {
+		if e.sources[i].ev.HeardFrom(fell) {
 			e.judge(uint32(i), at)
 		}
 	}
