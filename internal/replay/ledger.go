@@ -61,7 +61,7 @@ var likenesses = [...]likeness{
 
 func newLedger(rec *Recording) *ledger {
 	l := &ledger{
-		rec: rec, visits: make([][]visit, rec.days()), cells: make([][]cell, len(rec.Sources)),
+		rec: rec, visits: make([][]visit, rec.Days()), cells: make([][]cell, len(rec.Sources)),
 		last: make([]int, len(rec.Sources)), victims: len(rec.Victims),
 	}
 	l.common = make([]float64, l.victims*l.victims)

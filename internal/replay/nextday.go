@@ -134,11 +134,11 @@ func (n *nextDay) run(ctx context.Context) error {
 	}
 	n.prepare()
 	forget := n.forgetDays()
-	for d := range n.rec.days() {
+	for d := range n.rec.Days() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n.cfg.progress("ranking", d, n.rec.days())
+		n.cfg.progress("ranking", d, n.rec.Days())
 		m.Age(n.rec.midnight(d))
 		if d >= n.warm {
 			if d == n.fit {
@@ -186,14 +186,14 @@ func (n *nextDay) prepare() {
 	table := func() []series {
 		t := make([]series, len(n.cfg.N))
 		for i := range t {
-			t[i] = make(series, n.rec.days())
+			t[i] = make(series, n.rec.Days())
 		}
 		return t
 	}
 	for i := range n.hits {
 		n.hits[i] = table()
 	}
-	n.churn, n.known = table(), make(series, n.rec.days())
+	n.churn, n.known = table(), make(series, n.rec.Days())
 	for range fadings {
 		n.options[0] = append(n.options[0], table())
 		for range likenesses {

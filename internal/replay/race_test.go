@@ -3,5 +3,5 @@
 package replay
 
 // raced says that the race detector is on, which makes the real data take
-// minutes; nothing here runs concurrently.
+// minutes; what runs concurrently is tested without them.
 const raced = true

@@ -1,7 +1,9 @@
 // Package replay runs recorded attacks through the real ranking day by day and
 // measures what lists for the readers in the recording would have been worth.
 // It reads the logs of the nine honeypots that the project is measured with,
-// and signals as `muster admin alert list --all --json` writes them.
+// and signals, as engines send them and as `muster admin alert list --all --json`
+// writes them. It also runs them through the server's judge, and measures what
+// the one list for all would have been worth.
 package replay
 
 import (
@@ -10,16 +12,17 @@ import (
 	"cmp"
 	"compress/gzip"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster"
+	"muster/internal/policy"
 )
 
 // Format is what a recording is written in.
@@ -34,7 +37,7 @@ const (
 // Bounds on a recording, so that a wrong file ends in an error and not in swap.
 const (
 	maxEvents  = 50_000_000
-	maxVictims = 4096 // a matrix of all pairs is kept
+	maxVictims = 4096 // the lists' baselines keep a matrix of all pairs
 	maxDays    = 3660
 	maxLine    = 4 << 20
 )
@@ -44,8 +47,17 @@ const secondsPerDay = 24 * 60 * 60
 // Event is one report: at a time, in Unix seconds, a source came to a victim.
 // The others are indexes into the Recording.
 type Event struct {
-	At                        int64
-	Victim, Source, Behaviour int32
+	At, Received                        int64 // when it happened, and when the server got it
+	Victim, Source, Behaviour, Reporter int32
+}
+
+// Reporter is a machine as it was when it reported: where it sat, and whose it
+// was.
+type Reporter struct {
+	Machine, Organisation string
+	AS                    uint32 // 0 = unknown
+	Network               uint64 // see muster.NetworkOf, 0 = unknown
+	Honeypot              bool
 }
 
 // Recording is what was read, in order of time.
@@ -55,12 +67,30 @@ type Recording struct {
 	Victims    []string
 	Sources    []muster.Source
 	Behaviours []string
-	Skipped    int // signals that are no evidence for a network, or about no address
+	Reporters  []Reporter
+	Skipped    int      // signals that are no evidence for a network, or about no address
+	Repeated   int      // signals that were there before
+	Bad        int      // lines that could not be read
+	BadLines   []string // what was wrong with the first of them
 }
 
-// Read reads a recording in either format, plain or gzipped. Errors name the
-// line. progress, if not nil, is told now and then how many lines were read.
-func Read(r io.Reader, progress func(lines int)) (*Recording, error) {
+// Options say how to read. Zero values have defaults.
+type Options struct {
+	// MaxBad is how many lines may be bad; one more is an error. 0: 100, under 0:
+	// none.
+	MaxBad int
+	// Hub decides which scenarios are unmodified; nil takes the engines' word.
+	Hub *policy.Hub
+	// Progress is told now and then how many events were read; may be nil.
+	Progress func(events int)
+}
+
+// namedBad is how many bad lines are told of in words.
+const namedBad = 5
+
+// Read reads a recording in either format, plain or gzipped; what its first byte
+// is tells which.
+func Read(r io.Reader, o Options) (*Recording, error) {
 	in := bufio.NewReaderSize(r, 1<<16)
 	if magic, _ := in.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(in)
@@ -73,17 +103,21 @@ func Read(r io.Reader, progress func(lines int)) (*Recording, error) {
 	if err != nil {
 		return nil, fmt.Errorf("expected a recording, CSV of honeypots or signals as JSON lines, got nothing: %w", err)
 	}
-	if progress == nil {
-		progress = func(int) {}
+	o.MaxBad = max(0, cmp.Or(o.MaxBad, 100))
+	if o.Progress == nil {
+		o.Progress = func(int) {}
 	}
 	b := builder{
 		victims: map[string]int32{}, behaviours: map[string]int32{}, sources: map[muster.Source]int32{},
-		progress: progress,
+		reporters: map[Reporter]int32{}, regions: map[string]uint32{}, options: o,
 	}
-	if first[0] == '{' {
+	switch first[0] {
+	case '{':
 		b.rec.Format = Signals
 		err = b.readSignals(in)
-	} else {
+	case '[':
+		err = errors.New("expected one signal a line, got a list of them: take it apart, as with jq -c '.[]'")
+	default:
 		b.rec.Format = Honeypots
 		err = b.readHoneypots(in)
 	}
@@ -98,25 +132,48 @@ type builder struct {
 	victims    map[string]int32
 	behaviours map[string]int32
 	sources    map[muster.Source]int32
-	progress   func(int)
+	reporters  map[Reporter]int32
+	regions    map[string]uint32 // AS by region of sensors
+	options    Options
 }
 
-func (b *builder) add(at time.Time, victim, behaviour string, source muster.Source) error {
+// errFull says that a recording is too large to go on.
+type errFull string
+
+func (e errFull) Error() string { return string(e) }
+
+func (b *builder) add(at, received time.Time, by Reporter, behaviour string, source muster.Source) error {
 	if n := len(b.rec.Events); n >= maxEvents {
-		return fmt.Errorf("expected at most %d events: cut the recording", maxEvents)
+		return errFull(fmt.Sprintf("expected at most %d events: cut the recording", maxEvents))
 	} else if n%100_000 == 0 {
-		b.progress(n)
+		b.options.Progress(n)
 	}
 	e := Event{
-		At:        at.Unix(),
-		Victim:    intern(b.victims, &b.rec.Victims, victim),
+		At: at.Unix(), Received: received.Unix(),
+		Victim:    intern(b.victims, &b.rec.Victims, by.Machine),
 		Source:    intern(b.sources, &b.rec.Sources, source),
 		Behaviour: intern(b.behaviours, &b.rec.Behaviours, behaviour),
+		Reporter:  intern(b.reporters, &b.rec.Reporters, by),
 	}
 	if len(b.rec.Victims) > maxVictims {
-		return fmt.Errorf("expected at most %d machines: cut the recording", maxVictims)
+		return errFull(fmt.Sprintf("expected at most %d machines: cut the recording", maxVictims))
 	}
 	b.rec.Events = append(b.rec.Events, e)
+	return nil
+}
+
+// bad counts a line that cannot be read; an error means that it was one too many.
+func (b *builder) bad(line int, err error) error {
+	err = fmt.Errorf("line %d: %w", line, err)
+	if full := errFull(""); errors.As(err, &full) {
+		return err
+	}
+	if b.rec.Bad++; len(b.rec.BadLines) < namedBad {
+		b.rec.BadLines = append(b.rec.BadLines, err.Error())
+	}
+	if b.rec.Bad > b.options.MaxBad {
+		return fmt.Errorf("expected at most %d bad lines, got one more: %s", b.options.MaxBad, strings.Join(b.rec.BadLines, "; "))
+	}
 	return nil
 }
 
@@ -133,11 +190,15 @@ func intern[K comparable](index map[K]int32, list *[]K, k K) int32 {
 func (b *builder) finish() (*Recording, error) {
 	rec := &b.rec
 	if len(rec.Events) == 0 {
-		return nil, fmt.Errorf("expected events, got none (%d skipped)", rec.Skipped)
+		why := ""
+		if rec.Bad > 0 {
+			why = "; " + strings.Join(rec.BadLines, "; ")
+		}
+		return nil, fmt.Errorf("expected events, got none (%d signals skipped, %d bad lines%s)", rec.Skipped, rec.Bad, why)
 	}
 	// Sensors write their logs apart, and alerts are listed last first.
 	slices.SortStableFunc(rec.Events, func(a, b Event) int { return cmp.Compare(a.At, b.At) })
-	if n := rec.days(); n > maxDays {
+	if n := rec.Days(); n > maxDays {
 		return nil, fmt.Errorf("expected at most %d days, got %d, from %s to %s: is a clock wrong?", maxDays, n, rec.date(0), rec.date(n-1))
 	}
 	return rec, nil
@@ -150,22 +211,26 @@ func (b *builder) readHoneypots(in io.Reader) error {
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err == nil && !slices.Equal(header, columns) {
-		err = fmt.Errorf("expected the columns %v, or signals as JSON lines, got %.200v", columns, header)
+		return fmt.Errorf("line 1: expected the columns %v, or signals as JSON lines, got %.200v", columns, header)
 	}
 	for err == nil {
-		var row []string
-		if row, err = r.Read(); err == nil {
-			err = b.addHoneypot(row)
+		row, fault := r.Read()
+		if parse := (*csv.ParseError)(nil); errors.As(fault, &parse) {
+			err = b.bad(parse.Line, parse.Err)
+			continue
+		}
+		if err = fault; err != nil {
+			break
+		}
+		if fault := b.addHoneypot(row); fault != nil {
+			line, _ := r.FieldPos(0)
+			err = b.bad(line, fault)
 		}
 	}
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
-	if parse := (*csv.ParseError)(nil); errors.As(err, &parse) {
-		return err // names the line
-	}
-	line, _ := r.FieldPos(0)
-	return fmt.Errorf("line %d: %w", line, err)
+	return err
 }
 
 func (b *builder) addHoneypot(row []string) error {
@@ -188,61 +253,28 @@ func (b *builder) addHoneypot(row []string) error {
 		return fmt.Errorf("%s: expected a number up to 65535, got %.40q", column, aim)
 	}
 	addr := netip.AddrFrom4([4]byte{byte(src >> 24), byte(src >> 16), byte(src >> 8), byte(src)})
-	return b.add(at, row[1], row[3]+"/"+aim, muster.SourceFromAddr(addr))
+	return b.add(at, at, b.sensor(row[1]), row[3]+"/"+aim, muster.SourceFromAddr(addr))
 }
 
-// signal is what counts of a line of `muster admin alert list --all --json`.
-type signal struct {
-	Machine  string    `json:"machine"`
-	At       time.Time `json:"at"`
-	Source   string    `json:"source"`
-	Scope    string    `json:"scope"`
-	Scenario string    `json:"scenario"`
-	Counts   bool      `json:"counts"`
+// firstAS is the first of the AS numbers for documentation (RFC 5398), of which
+// sensors get one by region: where they really sat, the log does not say.
+const firstAS = 64496
+
+// sensor returns who a honeypot's log is from: a machine that is an organisation
+// of its own, in the AS of its region, which is what follows the last hyphen of
+// its name.
+func (b *builder) sensor(host string) Reporter {
+	region := host[strings.LastIndexByte(host, '-')+1:]
+	as, ok := b.regions[region]
+	if !ok {
+		as = firstAS + uint32(len(b.regions))
+		b.regions[region] = as
+	}
+	return Reporter{Machine: host, Organisation: host, AS: as}
 }
 
-func (b *builder) readSignals(in io.Reader) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 1<<16), maxLine)
-	n := 0
-	for lines.Scan() {
-		n++
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
-		}
-		if err := b.addSignal(lines.Bytes()); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("line %d: %w", n+1, err)
-	}
-	return nil
-}
-
-func (b *builder) addSignal(line []byte) error {
-	var s signal
-	if err := json.Unmarshal(line, &s); err != nil {
-		return fmt.Errorf("expected a signal as muster admin alert list --all --json writes it: %w", err)
-	}
-	switch {
-	case s.Machine == "":
-		return errors.New("machine: expected an id, got nothing")
-	case s.At.Unix() < 0:
-		return fmt.Errorf("at: expected a time since 1970, got %s", s.At.Format(time.RFC3339))
-	case !s.Counts || s.Scope != "ip" && s.Scope != "range":
-		b.rec.Skipped++
-		return nil
-	}
-	source, err := muster.ParseSource(s.Source)
-	if err != nil {
-		return fmt.Errorf("source: %w", err)
-	}
-	return b.add(s.At, s.Machine, s.Scenario, source)
-}
-
-// days returns how many days there are from the first event to the last.
-func (r *Recording) days() int {
+// Days returns how many days there are from the first event to the last.
+func (r *Recording) Days() int {
 	return int(r.Events[len(r.Events)-1].At/secondsPerDay-r.firstDay()) + 1
 }
 

@@ -69,6 +69,10 @@ func (c Config) withDefaults(days int) (Config, error) {
 	return c, nil
 }
 
+// ListDays is how many days a recording must have for lists to be measured: two
+// to fit on, and two after.
+const ListDays = 4
+
 // warmDays is how many days at the start are not measured at all: nothing is
 // known yet. A shorter recording gives a quarter of the days to fit on.
 const warmDays = 14
@@ -76,7 +80,7 @@ const warmDays = 14
 // Run replays a recording and measures. The result depends on nothing but the
 // recording and the configuration.
 func Run(ctx context.Context, rec *Recording, c Config) (*Result, error) {
-	c, err := c.withDefaults(rec.days())
+	c, err := c.withDefaults(rec.Days())
 	if err != nil {
 		return nil, err
 	}

@@ -79,8 +79,8 @@ func (n *nextDay) result(o *online) *Result {
 	r := &Result{
 		Format: rec.Format, Events: len(rec.Events), Skipped: rec.Skipped, Sources: len(rec.Sources),
 		Sensors: len(rec.Victims), Readers: len(n.readers),
-		FirstDay: rec.date(0), LastDay: rec.date(rec.days() - 1), FitDays: n.fit, N: n.cfg.N,
-		Next: n.compare(n.fit, rec.days()), First: n.compare(n.warm, n.fit),
+		FirstDay: rec.date(0), LastDay: rec.date(rec.Days() - 1), FitDays: n.fit, N: n.cfg.N,
+		Next: n.compare(n.fit, rec.Days()), First: n.compare(n.warm, n.fit),
 		Better: true, Replaced: map[string]float64{}, Weights: n.weights,
 		ListLimit: n.cfg.Size, EventsOnline: o.events, EventsBlocked: o.blocked, BlockedRate: share(o.blocked, o.events),
 		FirstContacts: o.contacts, StoppedAtFirst: o.stopped, StoppedRate: share(o.stopped, o.contacts),
