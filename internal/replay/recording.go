@@ -155,9 +155,6 @@ func (b *builder) add(at, received time.Time, by Reporter, behaviour string, sou
 		Behaviour: intern(b.behaviours, &b.rec.Behaviours, behaviour),
 		Reporter:  intern(b.reporters, &b.rec.Reporters, by),
 	}
-	if len(b.rec.Victims) > maxVictims {
-		return errFull(fmt.Sprintf("expected at most %d machines: cut the recording", maxVictims))
-	}
 	b.rec.Events = append(b.rec.Events, e)
 	return nil
 }
@@ -198,7 +195,11 @@ func (b *builder) finish() (*Recording, error) {
 	}
 	// Sensors write their logs apart, and alerts are listed last first.
 	slices.SortStableFunc(rec.Events, func(a, b Event) int { return cmp.Compare(a.At, b.At) })
-	if n := rec.Days(); n > maxDays {
+	last := rec.Events[len(rec.Events)-1].At
+	for _, e := range rec.Events {
+		last = max(last, e.Received)
+	}
+	if n := int(last/secondsPerDay-rec.firstDay()) + 1; n > maxDays {
 		return nil, fmt.Errorf("expected at most %d days, got %d, from %s to %s: is a clock wrong?", maxDays, n, rec.date(0), rec.date(n-1))
 	}
 	return rec, nil

@@ -84,6 +84,9 @@ func Run(ctx context.Context, rec *Recording, c Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := len(rec.Victims); n > maxVictims {
+		return nil, fmt.Errorf("expected at most %d machines, got %d: cut the recording, or have it judged alone", maxVictims, n)
+	}
 	n := nextDay{
 		cfg: c, rec: rec, fit: c.FitDays, warm: min(warmDays, c.FitDays/4),
 		readers: readers(rec, c), weights: tailor.New(c.Parameters).Parameters().Weights,

@@ -107,6 +107,7 @@ func TestReadErrors(t *testing.T) {
 		{"a bad port", header + "2013-03-03 21:57:01,a,1,TCP,,1,65536\n", "line 2: dpt:"},
 		{"a bad ICMP type", header + "2013-03-03 21:57:01,a,1,ICMP,,,\n", "line 2: type:"},
 		{"a clock gone wrong", header + row + "2033-03-03 21:57:01,a,1,TCP,,1,2\n", "is a clock wrong?"},
+		{"a server's clock gone wrong", signal + strings.Replace(sentSignal, "{", `{"received":"2056-01-01T00:00:00Z",`, 1), "is a clock wrong?"},
 		{"bad JSON", signal + "{\n", "line 2: expected a signal"},
 		{"no machine", strings.Replace(signal, `"machine":"m",`, "", 1), "line 1: machine:"},
 		{"no time", strings.Replace(signal, "2026-03-01T00:00:00Z", "0001-01-01T00:00:00Z", 1), "line 1: at:"},
@@ -257,6 +258,11 @@ func TestConfigErrors(t *testing.T) {
 		if _, err := Run(t.Context(), rec, c); err == nil {
 			t.Errorf("%+v: expected an error", c)
 		}
+	}
+	many := *rec
+	many.Victims = make([]string, maxVictims+1)
+	if _, err := Run(t.Context(), &many, Config{}); err == nil || !strings.Contains(err.Error(), "machines") {
+		t.Errorf("expected an error about too many machines, got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
