@@ -32,6 +32,7 @@ type simulateCmd struct {
 	Scale    float64  `help:"Size of the worlds, against the one described." default:"1"`
 	Sweep    []string `help:"Values of a parameter to try, as Listing.Threshold=4,5,6; may be repeated, for all with all." sep:"none" placeholder:"PARAMETER=VALUE,…"`
 	JSON     bool     `name:"json" help:"Print one JSON object."`
+	Dir      string   `help:"Keep the outcome of every run in this directory as soon as it ends, and do not run again what is there (by the same release)." placeholder:"DIR"`
 	HTML     string   `name:"html" help:"Write a report with plots to this file as well." placeholder:"FILE"`
 }
 
@@ -42,7 +43,7 @@ honest watchers, attackers, good addresses, and an adversary. Prints measures
 against their targets. The same seed gives the same numbers.
 
 ` + example(`muster simulate calm sybils-5 --scale 0.2
-  muster simulate --seeds 20 --html report.html --json > measures.json
+  muster simulate --seeds 20 --dir runs --html report.html --json > measures.json
   muster simulate sleepers-20 --sweep Listing.Threshold=4,5,6`)
 }
 
@@ -85,7 +86,7 @@ func (c *simulateCmd) Run() error {
 }
 
 func (c *simulateCmd) config() (simulate.Config, error) {
-	cfg := simulate.Config{Seed: c.Seed, Seeds: c.Seeds, Parallel: c.Parallel}
+	cfg := simulate.Config{Seed: c.Seed, Seeds: c.Seeds, Parallel: c.Parallel, Dir: c.Dir}
 	switch {
 	case c.Seeds < 1:
 		return cfg, fmt.Errorf("--seeds is %d: expected 1 or more", c.Seeds)
@@ -100,6 +101,11 @@ func (c *simulateCmd) config() (simulate.Config, error) {
 			return cfg, err
 		}
 		cfg.Sweeps = append(cfg.Sweeps, sweep)
+	}
+	if c.Dir != "" {
+		if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+			return cfg, fmt.Errorf("--dir: %w", err)
+		}
 	}
 	scenarios, err := c.read()
 	if err != nil {

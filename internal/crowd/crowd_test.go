@@ -390,7 +390,7 @@ func TestUnban(t *testing.T) {
 	if again.hear(say(w, 1, probing, 2), say(w, 2, brute, 2)).listed() {
 		t.Error("listed again on probation with support that is only enough for others")
 	}
-	if !again.hear(say(w, 3, brute, 2)).listed() {
+	if !again.hear(say(w, 3, brute, 2), say(w, 4, brute, 2)).listed() {
 		t.Errorf("not listed again with more support: %+v", again.table.Explain(&again.ev, start+2*hour, Facts{}))
 	}
 	again.out.Reset()

@@ -199,7 +199,7 @@ func (t *TrustTable) decide(ev *Evidence, at uint32, f Facts, c *choir) decision
 	d := decision{needed: p.Groups, support: c.support(t), independent: c.groups(t, true)}
 	if ev.unbanned > 0 && at < ev.unbanned+seconds(p.Grace) {
 		d.probation = true
-		factor *= p.ProbationFactor
+		factor *= t.probation
 	}
 	if !c.trapped(t) {
 		d.needed += t.alarm

@@ -24,7 +24,7 @@ type Listing struct {
 	Groups          int           // independent groups above suspicion that must be heard
 	MinVoice        float64       // points from which a voice is a group of its own and no echo
 	SharedFactor    float64       // times Threshold, for sources with many people behind
-	ProbationFactor float64       // times Threshold, within Grace after an unban
+	ProbationFactor float64       // times Threshold, within Grace after an unban; in a young network one voice more is enough
 	Hysteresis      float64       // share of Threshold that the voices within Expiry must have, each in full, for a listing to go on
 	Expiry          time.Duration // without evidence a listing lapses
 	ShortExpiry     time.Duration // the same for shared and dynamic sources
@@ -159,7 +159,7 @@ func Default() Parameters {
 	return Parameters{
 		Version: 2,
 		Listing: Listing{
-			Threshold: 5, Groups: 2, MinVoice: 0.5, SharedFactor: 1.5, ProbationFactor: 1.5,
+			Threshold: 5, Groups: 2, MinVoice: 0.5, SharedFactor: 1.5, ProbationFactor: 2,
 			Hysteresis: 1. / 3, Expiry: 3 * day, ShortExpiry: day,
 			Repeat: 0.5, MaxExpiry: 7 * day, Grace: 7 * day,
 			// A week covers the honeypots' window and the validation of the last report.

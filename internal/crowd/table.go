@@ -39,16 +39,17 @@ type TrustTable struct {
 	unknown rating   // of machines that are newer than the table
 	priors  []prior  // by behaviour
 
-	small    bool // independence is counted by organisation
-	blind    bool // the caller knows no AS: prefixes stand for them
-	local    bool // newcomers have weight
-	decay    []uint16
-	step     uint32
-	inPrefix [MaxVoices + 1]points // share of the n-th best of a prefix
-	inAS     [MaxVoices + 1]points
-	liars    float64 // share of voices that are liars or their neighbours
-	alarm    int     // groups more that must be heard, while a ring is being found out
-	crowd    []int   // how many AS chance gives for 8, 16, 24 … machines
+	small     bool // independence is counted by organisation
+	blind     bool // the caller knows no AS: prefixes stand for them
+	local     bool // newcomers have weight
+	decay     []uint16
+	step      uint32
+	inPrefix  [MaxVoices + 1]points // share of the n-th best of a prefix
+	inAS      [MaxVoices + 1]points
+	probation float64 // times the threshold, after an unban
+	liars     float64 // share of voices that are liars or their neighbours
+	alarm     int     // groups more that must be heard, while a ring is being found out
+	crowd     []int   // how many AS chance gives for 8, 16, 24 … machines
 
 	threshold, lowest, minVoice, honeypot, solo, corroboration points
 
@@ -184,6 +185,8 @@ func (t *TrustTable) measure(s Snapshot, networks map[uint32]*network) (hardness
 	}
 	newcomer := (1 - hardness) * t.Parameters.Listing.Threshold * p.Margin / need
 	t.Newcomer = float32(newcomer)
+	// Where there may be no twice as many, one voice more is enough.
+	t.probation = hardness*t.Parameters.Listing.ProbationFactor + (1-hardness)*p.Margin*(need+0.5)/need
 	t.unknown = rating{weight: toPoints(newcomer), earned: toPoints(newcomer), rank: 1}
 	for i := range t.ratings {
 		r := &t.ratings[i]

@@ -220,7 +220,8 @@ func (m *meter) trace(r *run) *Trace {
 	}
 	slices.Sort(m.delays.First)
 	slices.Sort(m.delays.Third)
-	return &Trace{Samples: m.samples(r), Days: m.days, Delays: m.delays, Reports: r.engine.reports}
+	samples := m.samples(r)
+	return &Trace{Samples: samples, Days: m.days, Delays: Delays{thin(m.delays.First), thin(m.delays.Third)}, Reports: r.engine.reports}
 }
 
 // samples works out the measures.
@@ -262,6 +263,21 @@ func (m *meter) samples(r *run) Samples {
 	s.put("list_lines", float64(m.largest), 1)
 	s.put("reports", float64(r.engine.reports), 1)
 	return s
+}
+
+// plotted is how many delays of one run are enough to plot them.
+const plotted = 1000
+
+// thin returns so many of sorted values that they are spread as all are.
+func thin(sorted []float64) []float64 {
+	if len(sorted) <= plotted {
+		return sorted
+	}
+	some := make([]float64, plotted)
+	for i := range some {
+		some[i] = sorted[(2*i+1)*len(sorted)/(2*plotted)]
+	}
+	return some
 }
 
 func has(n int) float64 { return float64(min(n, 1)) }

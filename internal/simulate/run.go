@@ -33,7 +33,7 @@ const (
 	epochAttackedMins = 10
 )
 
-// Trace is what came of one run.
+// Trace is what came of one run. It is written as JSON, see Config.Dir.
 type Trace struct {
 	Samples Samples
 	Days    []Day

@@ -20,11 +20,16 @@ import (
 // Config says what is run.
 type Config struct {
 	Scenarios []Scenario
-	Seed      uint64           // of the first run; the others follow
-	Seeds     int              // runs per scenario; 0 = 1
-	Parallel  int              // runs at a time; 0 = one per processor
-	Sweeps    []Sweep          // values of parameters to try, all with all
-	Progress  func(done Share) // is called after every simulated day, from one goroutine at a time; may be nil
+	Seed      uint64  // of the first run; the others follow
+	Seeds     int     // runs per scenario; 0 = 1
+	Parallel  int     // runs at a time; 0 = one per processor
+	Sweeps    []Sweep // values of parameters to try, all with all
+	// Dir keeps what comes of every run as soon as it ends, one JSON file each, and
+	// is asked before one begins; "" = nothing is kept. A file is of one scenario,
+	// one seed and one set of parameters, and of whatever code ran: other code
+	// needs another directory.
+	Dir      string
+	Progress func(done Share) // is called after every simulated day, from one goroutine at a time; may be nil
 }
 
 // Share says how much of the work is done.
@@ -74,7 +79,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		o := &result.Scenarios[i]
 		for k := range cfg.Seeds {
 			group.Go(func() (err error) {
-				o.traces[k], err = once(ctx, o.scenario, o.parameters, cfg.Seed+uint64(k), progress.day)
+				o.traces[k], err = o.run(ctx, cfg.Dir, cfg.Seed+uint64(k), progress.day)
 				if err == nil {
 					progress.reports(o.traces[k].Reports)
 				}

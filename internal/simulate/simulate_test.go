@@ -8,6 +8,7 @@ import (
 	"flag"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -189,5 +190,35 @@ func TestCombine(t *testing.T) {
 		if got := m.combine(c.how, c.samples); got != c.want && !(math.IsNaN(got) && math.IsNaN(c.want)) {
 			t.Errorf("%s: got %v; expected %v", c.name, got, c.want)
 		}
+	}
+}
+
+func TestRunsAreKept(t *testing.T) {
+	cfg := Config{Scenarios: []Scenario{tiny(t)}, Seed: 1, Seeds: 2, Dir: t.TempDir()}
+	run := func(cfg Config) *Result {
+		t.Helper()
+		r, err := Run(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := run(cfg)
+	files, err := filepath.Glob(filepath.Join(cfg.Dir, "tiny-*-seed-[12].json"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("files %v, %v; expected one for each of two seeds", files, err)
+	}
+	if diff := cmp.Diff(first.Scenarios[0].traces, run(cfg).Scenarios[0].traces); diff != "" {
+		t.Error("from the files:", diff)
+	}
+	if err := os.WriteFile(files[0], []byte(`{"Reports": 7}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(cfg).Scenarios[0].traces[0].Reports; got != 7 {
+		t.Errorf("%d reports; expected those of the file", got)
+	}
+	cfg.Sweeps = []Sweep{{Parameter: "Listing.Threshold", Values: []string{"4"}}}
+	if run(cfg).Scenarios[0].traces[0].Reports == 7 {
+		t.Error("the file of other parameters was read; expected a run of its own")
 	}
 }
