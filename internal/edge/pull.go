@@ -15,14 +15,15 @@ import (
 	"muster/internal/wire"
 )
 
-// stream answers GET /decisions/stream from prepared bytes. The list is whole
+// stream answers GET /decisions/stream from prepared pieces. The list is whole
 // every time: engines replace what they hold of the same value (protocol.md
-// 3.1), so startup needs no other answer.
+// 3.1). At a start they get in addition everything that was ever taken back.
 func (e *Edge) stream(w http.ResponseWriter, r *http.Request, version publish.Version) error {
-	empty, what := false, misuse.Pull
+	want, what := publish.Want{Version: version, Community: true, Lists: true}, misuse.Pull
 	if r.URL.RawQuery != "" {
 		q := r.URL.Query()
-		empty = strings.EqualFold(q.Get("community_pull"), "false")
+		want.Community = !strings.EqualFold(q.Get("community_pull"), "false")
+		want.Lists = !strings.EqualFold(q.Get("additional_pull"), "false")
 		if strings.EqualFold(q.Get("startup"), "true") {
 			what = misuse.StartupPull
 		}
@@ -31,27 +32,33 @@ func (e *Edge) stream(w http.ResponseWriter, r *http.Request, version publish.Ve
 	if err != nil {
 		return err
 	}
-	ed := e.cfg.Publisher.Edition(id.Organisation, version, empty)
-	e.cfg.Machines.Touch(id.Machine, enroll.ContactPull, engineVersion(r))
+	known := e.cfg.Machines.Profile(id.Machine)
+	answer := e.cfg.Publisher.Pull(&publish.Reader{
+		Machine: id.Machine, Organisation: id.Organisation, Plan: id.Plan, Tags: known.Tags,
+		Scenarios: known.Scenarios, Footprint: known.Footprint, LastPull: known.LastPull, Startup: what == misuse.StartupPull,
+	}, want)
 
 	h := w.Header()
-	h.Set("ETag", ed.ETag)
+	h.Set("ETag", answer.ETag)
 	h.Set("Vary", "Accept-Encoding")
 	h.Set("Cache-Control", "private, no-cache")
-	if match := r.Header.Get("If-None-Match"); match != "" && matches(match, ed.ETag) {
+	if match := r.Header.Get("If-None-Match"); match != "" && matches(match, answer.ETag) {
+		e.cfg.Machines.Touch(id.Machine, enroll.ContactPull, engineVersion(r))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	body := ed.Identity
-	if acceptsGzip(r.Header.Get("Accept-Encoding")) {
-		body = ed.Gzip
+	gzip := acceptsGzip(r.Header.Get("Accept-Encoding"))
+	if gzip {
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Content-Length", strconv.Itoa(answer.Length(gzip)))
 	w.WriteHeader(http.StatusOK)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // a client that hangs up is no error of ours
+	if r.Method == http.MethodHead {
+		return nil // who only looks has not been told of what was taken back
+	}
+	if answer.Write(w, gzip) == nil { // a client that hangs up is no error of ours
+		e.cfg.Machines.Touch(id.Machine, enroll.ContactPull, engineVersion(r))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package enroll
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 	"sync"
@@ -265,6 +266,14 @@ func (f *footprint) scenarios() []string {
 		return nil
 	}
 	return f.names
+}
+
+// number stands for the set: 0 for none.
+func (f *footprint) number() uint64 {
+	if f == nil {
+		return 0
+	}
+	return binary.BigEndian.Uint64(f.key[:])
 }
 
 // maxFootprints bounds the memory of all distinct footprints, in bytes. Real

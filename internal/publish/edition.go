@@ -3,17 +3,16 @@ package publish
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"encoding/hex"
-	"net/netip"
+	"hash/maphash"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/zeebo/xxh3"
-
-	"muster"
-	"muster/internal/wire"
 )
 
 // Version is a dialect of the decision stream.
@@ -25,267 +24,441 @@ const (
 	V3 Version = 3 // grouped by scenario and scope
 )
 
-// Edition is one immutable answer to a pull.
-type Edition struct {
-	ETag     string // strong, quoted
-	Identity []byte // the JSON document
-	Gzip     []byte // the same, as one gzip member: several would break curl and httpx
-	Entries  int
+// edition is what the new decisions of an answer are made of: fragments, most of
+// them shared with other editions. It is immutable.
+type edition struct {
+	fragments []*fragment
+	entries   int
+	json      int    // bytes up to and with the start of the deleted ones
+	gzip      int    // the same, compressed, with the header
+	crc       uint32 // of the JSON
+	sum       xxh3.Uint128
+
+	basis   basis
+	made    time.Time
+	expires uint32 // when a duration in it must be counted anew
 }
+
+// basis tells what an edition was made from.
+type basis struct{ network, fleet, favoured, truth uint64 }
 
 // editionKey names an edition: who it is for and in which dialect.
 type editionKey struct {
-	organisation string // "" for readers without a fleet list
-	version      Version
-	empty        bool
+	footprint uint64 // 0: untailored
+	size      int
+	view      viewKey // zero for what everybody gets
+	version   Version
 }
 
-// slot holds the newest edition for a key; its mutex makes one puller build
-// while the others wait for the result.
+// slot holds the newest edition for a key.
 type slot struct {
-	mu      sync.Mutex
-	edition *Edition
-	network uint64 // versions of the audiences that it was built from
-	fleet   uint64
-	built   time.Time
-	used    time.Time
-}
+	used    atomic.Int64 // Unix seconds
+	edition atomic.Pointer[edition]
 
-// editions caches prepared answers.
-type editions struct {
-	mu    sync.Mutex
-	byKey map[editionKey]*slot
+	mu     sync.Mutex // held to build
+	taken  map[uint32]struct{}
+	extra  uint64 // hash of what was encoded for this edition alone, and that
+	extras []*fragment
 }
 
 const (
-	// maxEditions bounds the cache; the least recently used goes first. An
-	// edition of 15,000 addresses takes under 1 MB.
-	maxEditions = 512
-	// maxWithdrawn bounds the deletions in an edition: engines make a database
-	// query of each (protocol.md 3.2).
-	maxWithdrawn = 5_000
+	// maxEditions bounds the cache; one that was not used for long goes first. An
+	// edition takes some 10 KB beside the blocks that it shares with others.
+	maxEditions = 4096
+	// maxViews bounds what is held for single organisations in the same way.
+	maxViews = 1024
 	// coalesce is how long an edition is served although something changed, so
 	// that a busy network does not rebuild it for every pull. A verdict still
 	// reaches the next pull within a second.
 	coalesce = 500 * time.Millisecond
+	// maxPreferred bounds what is encoded for one organisation's own sake.
+	maxPreferred = 5_000
+	// stay is what a block is worth more that is on the list already: another must
+	// outrank it by six hours of age, or 9 % of the points.
+	stay = 0.125
 )
 
-// Edition returns what a machine of organisation is to be sent now, building it
-// when something changed since the last time. empty asks for a document without
-// entries (community_pull=false).
-func (p *Publisher) Edition(organisation string, version Version, empty bool) *Edition {
-	key := editionKey{version: version, empty: empty}
-	now := p.cfg.Now()
-	p.mu.RLock()
-	var network, fleet uint64
-	if a := p.audiences[muster.Network]; a != nil {
-		network = a.version
+// cache is a bounded map that is read often and from everywhere.
+type cache[K comparable, V any] struct {
+	seed   maphash.Seed
+	max    int
+	shards [16]struct {
+		mu sync.RWMutex
+		m  map[K]V
 	}
-	if a := p.audiences[muster.Audience(organisation)]; organisation != "" && a != nil {
-		fleet, key.organisation = a.version, organisation
-	}
-	p.mu.RUnlock()
+}
 
-	s := p.editions.slot(key, now)
+func newCache[K comparable, V any](most int) *cache[K, V] {
+	return &cache[K, V]{seed: maphash.MakeSeed(), max: most}
+}
+
+// get returns the value of k, made if need be; used tells when a value was used
+// last, for when one must make room.
+func (c *cache[K, V]) get(k K, fresh func() V, used func(V) int64) V {
+	s := &c.shards[maphash.Comparable(c.seed, k)%uint64(len(c.shards))]
+	s.mu.RLock()
+	v, ok := s.m[k]
+	s.mu.RUnlock()
+	if ok {
+		return v
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	unchanged := s.edition != nil && s.network == network && s.fleet == fleet &&
-		s.built.Truncate(time.Hour).Equal(now.Truncate(time.Hour)) // durations count whole hours down
-	if unchanged || s.edition != nil && now.Sub(s.built) < coalesce && now.Sub(s.built) >= 0 {
-		return s.edition
+	if v, ok = s.m[k]; ok {
+		return v
 	}
-	s.edition = p.build(key, now)
-	s.network, s.fleet, s.built = network, fleet, now
-	return s.edition
-}
-
-// slot returns the slot of key, making room when the cache is full.
-func (e *editions) slot(key editionKey, now time.Time) *slot {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.byKey[key]
-	if s == nil {
-		if len(e.byKey) >= maxEditions {
-			var oldest editionKey
-			first := true
-			for k, s := range e.byKey {
-				if first || s.used.Before(e.byKey[oldest].used) {
-					oldest, first = k, false
-				}
+	if s.m == nil {
+		s.m = map[K]V{}
+	}
+	if len(s.m) >= max(c.max/len(c.shards), 1) {
+		oldest, at := k, int64(math.MaxInt64)
+		for other, v := range s.m {
+			if u := used(v); u < at {
+				oldest, at = other, u
 			}
-			delete(e.byKey, oldest)
 		}
-		s = new(slot)
-		e.byKey[key] = s
+		delete(s.m, oldest)
 	}
-	s.used = now
-	return s
+	v = fresh()
+	s.m[k] = v
+	return v
 }
 
-// line is one entry on its way into an edition.
-type line struct {
-	source   muster.Source
-	scenario string
-	hours    time.Duration
+func (c *cache[K, V]) len() int {
+	n := 0
+	for i := range c.shards {
+		c.shards[i].mu.RLock()
+		n += len(c.shards[i].m)
+		c.shards[i].mu.RUnlock()
+	}
+	return n
 }
 
-func (p *Publisher) build(key editionKey, now time.Time) *Edition {
-	var (
-		stream wire.Stream
-		n      int
-	)
-	if !key.empty {
-		lines, withdrawn := p.collect(key, now)
-		n = len(lines)
-		stream = compose(lines, withdrawn)
+// edition returns what a reader is to be sent now, from the cache unless something
+// has changed.
+func (p *Publisher) edition(key editionKey, f func() *footprint, o *own, now time.Time) *edition {
+	s := p.editions.get(key, func() *slot { return new(slot) }, func(s *slot) int64 { return s.used.Load() })
+	at := secondsUp(now)
+	if s.used.Load() != int64(at) {
+		s.used.Store(int64(at))
 	}
-	var (
-		body    []byte
-		dropped int
-	)
-	if key.version == V2 {
-		body, dropped = wire.AppendStreamV2(nil, stream)
+	b := p.basisOf(o)
+	e := s.edition.Load()
+	if e.serves(b, now, at) {
+		return e
+	}
+	// While one reader builds, others get what there was, unless it may hold what
+	// they must not get.
+	if e != nil && e.permitted(b) && at < e.expires+60 {
+		if !s.mu.TryLock() {
+			return e
+		}
 	} else {
-		body, dropped = wire.AppendStreamV3(nil, stream)
+		s.mu.Lock()
 	}
-	if dropped > 0 {
-		p.dropped.Add(float64(dropped))
-		p.cfg.Logger.Error("the outbound guard kept entries off the blocklist that engines would choke on", "count", dropped)
+	defer s.mu.Unlock()
+	if e = s.edition.Load(); e.serves(b, now, at) {
+		return e
 	}
-	e := &Edition{Identity: body, Gzip: compress(body), Entries: n - dropped}
-	sum := xxh3.Hash128(body).Bytes()
-	e.ETag = `"` + hex.EncodeToString(sum[:]) + `"`
+	e = p.build(s, key, f(), o, now)
+	s.edition.Store(e)
+	return e
+}
+
+func (p *Publisher) basisOf(o *own) basis {
+	b := basis{network: p.network.version.Load(), truth: p.truth.Load(), favoured: o.favoured}
+	if o.fleet != nil {
+		b.fleet = o.fleet.version.Load()
+	}
+	return b
+}
+
+// serves reports whether e is good enough at a time.
+func (e *edition) serves(b basis, now time.Time, at uint32) bool {
+	if e == nil || at >= e.expires || now.Before(e.made) {
+		return false
+	}
+	return e.basis == b || e.permitted(b) && now.Sub(e.made) < coalesce
+}
+
+// permitted reports whether nothing in e can have become forbidden. Readers' own
+// allowlists are in the key.
+func (e *edition) permitted(b basis) bool { return e.basis.truth == b.truth }
+
+// candidate is a block that may be chosen.
+type candidate struct {
+	id    uint32
+	worth float64
+}
+
+// build puts an edition together; s.mu is held.
+func (p *Publisher) build(s *slot, key editionKey, f *footprint, o *own, now time.Time) *edition {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	c := &chooser{p: p, network: p.network, at: secondsUp(now), v: key.version, encoder: encoders.Get().(*encoder)}
+	defer encoders.Put(c.encoder)
+	var v *view
+	if key.view != (viewKey{}) {
+		c.own = o
+		v = p.views.get(key.view, func() *view { return new(view) }, func(v *view) int64 { return v.used.Load() })
+		v.used.Store(int64(c.at))
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.refresh(p.basisOf(o).fleet)
+	}
+	e := &edition{basis: p.basisOf(o), made: now}
+	d := &draft{chooser: c, view: v, slot: s, room: key.size, edition: e}
+	if d.room == 0 {
+		d.room = math.MaxInt
+	}
+	if c.own != nil && o.fleet != nil {
+		d.takeFleet(o.fleet)
+	}
+	d.preferred()
+	d.takeNetwork(p.candidates(f, s.taken))
+	d.finish()
+	e.seal(c.at)
+	if c.dropped > 0 {
+		p.dropped.Add(float64(c.dropped))
+		p.cfg.Logger.Error("the outbound guard kept entries off the blocklist that engines would choke on", "count", c.dropped)
+	}
 	p.built.Observe(p.cfg.Now().Sub(now).Seconds())
 	return e
 }
 
-// collect copies what is to be sent out of the sets, sorted by scenario and
-// address. Durations are the remaining ones in whole hours: they compress far
-// better, and an entry with less than an hour left is not worth sending.
-func (p *Publisher) collect(key editionKey, now time.Time) ([]line, []muster.Source) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	var (
-		lines     []line
-		withdrawn []muster.Source
-		network   = p.audience(muster.Network)
-		fleet     = &audience{}
-	)
-	if key.organisation != "" {
-		fleet = p.audience(muster.Audience(key.organisation))
+// candidates returns the network's blocks, those first that are worth most to a
+// footprint. Ranges come before all else: each stands for many addresses, which
+// are not sent beside it. taken are those that were chosen last time.
+func (p *Publisher) candidates(f *footprint, taken map[uint32]struct{}) []candidate {
+	all := make([]candidate, 0, len(p.network.blocks))
+	for _, b := range p.network.bucketList {
+		if b == nil || !b.sent() {
+			continue
+		}
+		worth := f.worth(b)
+		if b.wide {
+			worth += 1e6
+		}
+		for i, id := range b.blocks {
+			bl := p.network.blocks[id]
+			w := bl.mean()
+			if bl.fresh && i+1 < len(b.blocks) {
+				w = max(w, p.network.blocks[b.blocks[i+1]].mean()+stay)
+			}
+			if _, ok := taken[id]; ok {
+				w += stay
+			}
+			all = append(all, candidate{id, worth + w})
+		}
 	}
-	add := func(s muster.Source, l listing) {
-		hours := l.until.Sub(now).Truncate(time.Hour)
-		if hours < time.Hour || s.IsReserved() || p.cfg.Allowed(s) {
+	slices.SortFunc(all, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.worth, a.worth), cmp.Compare(a.id, b.id))
+	})
+	return all
+}
+
+// draft is an edition in the making.
+type draft struct {
+	*chooser
+	view    *view
+	slot    *slot
+	room    int // entries that still fit
+	edition *edition
+	lines   []boundLine // to be encoded for this edition alone
+	favours []uint32    // the network's rows that are sent whatever is chosen
+}
+
+// boundLine is a line with what it stands under.
+type boundLine struct {
+	line
+	bucket *bucket
+}
+
+func (d *draft) take(f *fragment) {
+	if f.entries > 0 {
+		d.edition.fragments = append(d.edition.fragments, f)
+		d.room -= f.entries
+	}
+}
+
+// takeFleet takes the organisation's own list, the best of it if it is longer
+// than what fits.
+func (d *draft) takeFleet(fleet *set) {
+	for _, b := range fleet.bucketList {
+		if b == nil || !b.sent() {
+			continue
+		}
+		for _, id := range b.blocks {
+			if f := d.fragment(d.view, fleet, id); f.entries <= d.room {
+				d.take(f)
+				continue
+			}
+			d.fill(fleet, fleet.blocks[id], nil)
+		}
+	}
+}
+
+// fill takes single rows of a block, best first, as long as they fit.
+func (d *draft) fill(s *set, b *block, without map[uint32]struct{}) {
+	for _, slot := range b.slots {
+		if d.room <= 0 {
 			return
 		}
-		if r, listed := network.around(s, l); listed && !r.IsReserved() && !p.cfg.Allowed(r) {
-			return // its range says as much in one line
-		}
-		lines = append(lines, line{s, l.scenario, hours})
-	}
-	// What is on both lists stands once, with the later end: a fleet listing that
-	// is about to lapse must not hide the network's.
-	for s, l := range fleet.listed {
-		if other, both := network.listed[s]; !both || !other.until.After(l.until) {
-			add(s, l)
+		r := &s.rows[slot]
+		if _, ok := without[slot]; !ok && !d.elsewhere(s, r) && d.sendable(r) {
+			d.line(s, r)
 		}
 	}
-	for s, l := range network.listed {
-		if other, both := fleet.listed[s]; !both || l.until.After(other.until) {
-			add(s, l)
+}
+
+func (d *draft) line(s *set, r *row) {
+	d.lines = append(d.lines, boundLine{line{r.key, r.until}, s.bucketList[r.bucket]})
+	d.room--
+}
+
+// preferred finds the rows that the readers get whatever is chosen: what their
+// fleet lists for a shorter time than the network does, and what they saw
+// themselves.
+func (d *draft) preferred() {
+	if d.own == nil {
+		return
+	}
+	most := min(d.room, maxPreferred)
+	seen := map[uint32]struct{}{}
+	add := func(k key) {
+		slot, ok := d.network.index[k]
+		if !ok || len(d.favours) >= most {
+			return
+		}
+		r := &d.network.rows[slot]
+		if _, twice := seen[slot]; twice || r.block == noBlock || d.elsewhere(d.network, r) || !d.sendable(r) {
+			return
+		}
+		seen[slot] = struct{}{}
+		d.favours = append(d.favours, slot)
+	}
+	if d.own.fleet != nil {
+		for i := range d.own.fleet.rows {
+			if r := &d.own.fleet.rows[i]; r.block != noBlock {
+				add(r.key)
+			}
 		}
 	}
-	for s := range fleet.withdrawn {
-		if !has(network.listed, s) {
-			withdrawn = append(withdrawn, s)
+	for _, s := range d.own.preferred {
+		add(keyOf(s))
+	}
+}
+
+// takeNetwork takes blocks in their order as long as they fit beside what is
+// preferred, then that, then single rows until the list is full.
+func (d *draft) takeNetwork(all []candidate) {
+	taken := make(map[uint32]struct{}, len(all))
+	rest := all
+	for len(rest) > 0 {
+		f := d.fragment(d.view, d.network, rest[0].id)
+		if f.entries > d.room-len(d.favours) {
+			break
+		}
+		d.take(f)
+		taken[rest[0].id] = struct{}{}
+		rest = rest[1:]
+	}
+	apart := map[uint32]struct{}{}
+	for _, slot := range d.favours {
+		if _, ok := taken[d.network.rows[slot].block]; !ok {
+			d.line(d.network, &d.network.rows[slot])
+			apart[slot] = struct{}{}
 		}
 	}
-	for s := range network.withdrawn {
-		if !has(fleet.listed, s) && !has(fleet.withdrawn, s) {
-			withdrawn = append(withdrawn, s)
-		}
+	for ; len(rest) > 0 && d.room > 0; rest = rest[1:] {
+		d.fill(d.network, d.network.blocks[rest[0].id], apart)
+		taken[rest[0].id] = struct{}{}
 	}
-	slices.SortFunc(lines, func(a, b line) int {
-		return cmp.Or(cmp.Compare(a.scenario, b.scenario), compareSources(a.source, b.source))
+	d.slot.taken = taken
+}
+
+// finish encodes the lines that are for this edition alone, unless they are those
+// of the last time.
+func (d *draft) finish() {
+	if len(d.lines) == 0 {
+		return
+	}
+	slices.SortFunc(d.lines, func(a, b boundLine) int {
+		return cmp.Or(cmp.Compare(a.bucket.scenario, b.bucket.scenario), boolCompare(a.bucket.wide, b.bucket.wide), bytes.Compare(a.key[:], b.key[:]))
 	})
-	slices.SortFunc(withdrawn, compareSources)
-	if len(withdrawn) > maxWithdrawn {
-		p.cfg.Logger.Warn("more addresses were withdrawn than one pull tells; engines hold the others until their ends",
-			"count", len(withdrawn), "told", maxWithdrawn)
-		withdrawn = withdrawn[:maxWithdrawn]
+	h := xxh3.New()
+	var until [4]byte
+	for i := range d.lines {
+		l := &d.lines[i]
+		_, _ = h.Write(l.key[:]) // a hash takes everything
+		_, _ = h.WriteString(l.bucket.scenario)
+		binary.BigEndian.PutUint32(until[:], l.until)
+		_, _ = h.Write(until[:])
 	}
-	return lines, withdrawn
-}
-
-// around returns the range around s, the /24 of an address or the /56 of a v6
-// /64, and whether it is listed for as long as s.
-func (a *audience) around(s muster.Source, l listing) (muster.Source, bool) {
-	p, bits := s.Prefix(), 24
-	if p.Addr().Is6() {
-		bits = 56
+	sum := h.Sum64()
+	timely := sum == d.slot.extra
+	for _, f := range d.slot.extras {
+		timely = timely && f.timely(d.at)
 	}
-	if p.Bits() <= bits {
-		return s, false
-	}
-	r := muster.SourceFromPrefix(netip.PrefixFrom(p.Addr(), bits))
-	wide, listed := a.listed[r]
-	return r, listed && !wide.until.Before(l.until)
-}
-
-// audience returns the set of a, empty when there is none; p.mu is held.
-func (p *Publisher) audience(a muster.Audience) *audience {
-	if set := p.audiences[a]; set != nil {
-		return set
-	}
-	return &audience{}
-}
-
-func has[V any](m map[muster.Source]V, s muster.Source) bool {
-	_, ok := m[s]
-	return ok
-}
-
-func compareSources(a, b muster.Source) int {
-	return cmp.Or(
-		cmp.Compare(a.Scope(), b.Scope()),
-		a.Addr().Compare(b.Addr()),
-		cmp.Compare(a.Prefix().Bits(), b.Prefix().Bits()))
-}
-
-// compose groups sorted lines the way engines read them.
-func compose(lines []line, withdrawn []muster.Source) wire.Stream {
-	var s wire.Stream
-	for _, l := range lines {
-		if n := len(s.New); n == 0 || s.New[n-1].Scenario != l.scenario || s.New[n-1].Scope != l.source.Scope() {
-			s.New = append(s.New, wire.Group{Scenario: l.scenario, Scope: l.source.Scope()})
+	if !timely {
+		d.slot.extra, d.slot.extras = sum, nil
+		for from, to := 0, 0; from < len(d.lines); from = to {
+			b := d.lines[from].bucket
+			lines := d.encoder.lines[:0]
+			for to = from; to < len(d.lines) && d.lines[to].bucket.scenario == b.scenario && d.lines[to].bucket.wide == b.wide; to++ {
+				lines = append(lines, d.lines[to].line)
+			}
+			d.slot.extras = append(d.slot.extras, d.encode(b, lines))
 		}
-		g := &s.New[len(s.New)-1]
-		g.Decisions = append(g.Decisions, wire.Entry{Value: wire.Value{Source: l.source}, Duration: l.hours})
 	}
-	for _, src := range withdrawn {
-		if n := len(s.Deleted); n == 0 || s.Deleted[n-1].Scope != src.Scope() {
-			s.Deleted = append(s.Deleted, wire.DeletedGroup{Scope: src.Scope()})
+	for _, f := range d.slot.extras {
+		if f.entries > 0 {
+			d.edition.fragments = append(d.edition.fragments, f)
 		}
-		g := &s.Deleted[len(s.Deleted)-1]
-		g.Values = append(g.Values, wire.Value{Source: src})
 	}
-	return s
 }
 
-// compress makes one gzip member. Level 6 takes a third of the time of 9 for
-// 2 % more bytes.
-func compress(body []byte) []byte {
-	var buf bytes.Buffer
-	z, err := gzip.NewWriterLevel(&buf, 6)
-	if err != nil {
-		panic(err) // 6 is a valid level
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
 	}
-	if _, err := z.Write(body); err != nil {
-		panic(err) // a bytes.Buffer takes everything
+	return -1
+}
+
+// seal counts what e comes to.
+func (e *edition) seal(at uint32) {
+	e.expires = at + leastValid + spreadValid
+	h := xxh3.New()
+	var sum [8]byte
+	add := func(f *fragment) {
+		e.json += len(f.json)
+		e.gzip += len(f.deflate)
+		e.crc = crcCombine(e.crc, f.crc, len(f.json))
+		binary.BigEndian.PutUint64(sum[:], f.sum)
+		_, _ = h.Write(sum[:])
 	}
-	if err := z.Close(); err != nil {
-		panic(err)
+	e.gzip = len(gzipHeader)
+	add(openFragment)
+	for i, f := range e.fragments {
+		if i > 0 {
+			add(comma)
+		}
+		add(f)
+		e.entries += f.entries
+		e.expires = min(e.expires, f.expires)
 	}
-	return buf.Bytes()
+	add(midFragment)
+	e.sum = h.Sum128()
+}
+
+// tag makes an ETag, strong and quoted.
+func tag(sum xxh3.Uint128) string {
+	var b [34]byte
+	raw := sum.Bytes()
+	b[0], b[33] = '"', '"'
+	hex.Encode(b[1:33], raw[:])
+	return string(b[:])
 }

@@ -39,7 +39,7 @@ func example(t testing.TB) *rig {
 
 func TestEditionGolden(t *testing.T) {
 	r := example(t)
-	for name, e := range map[string]*Edition{
+	for name, e := range map[string]*got{
 		"v3.json":       r.Edition("", V3, false),
 		"v2.json":       r.Edition("", V2, false),
 		"v3-fleet.json": r.Edition("A", V3, false),
@@ -58,10 +58,14 @@ func TestEditionGolden(t *testing.T) {
 // An organisation without a fleet list shares the edition of everybody.
 func TestEditionsAreShared(t *testing.T) {
 	r := example(t)
-	if r.Edition("C", V3, false) != r.Edition("", V3, false) {
+	of := func(organisation string, v Version) *edition {
+		a := r.Pull(&Reader{Organisation: organisation}, Want{Version: v, Community: true})
+		return a.edition
+	}
+	if of("C", V3) != of("", V3) {
 		t.Error("organisation C, which has no fleet list, got an edition of its own")
 	}
-	if r.Edition("A", V3, false) == r.Edition("", V3, false) || r.Edition("", V2, false) == r.Edition("", V3, false) {
+	if of("A", V3) == of("", V3) || of("", V2) == of("", V3) {
 		t.Error("different readers share an edition")
 	}
 }
@@ -136,14 +140,16 @@ func TestDurations(t *testing.T) {
 	}
 	r.read(t)
 	r.wantSent(t, "at first", "", []string{"35.188.49.2 1h x", "35.188.49.3 1h x", "35.188.49.4 2h x", "35.188.49.5 72h x"}, nil)
-	r.clock.advance(40 * time.Minute) // past the full hour: durations are counted anew
-	r.wantSent(t, "40 minutes later", "", []string{"35.188.49.3 1h x", "35.188.49.4 1h x", "35.188.49.5 71h x"}, nil)
+	r.clock.advance(44 * time.Minute)
+	r.wantSent(t, "44 minutes later: not yet counted anew", "", []string{"35.188.49.2 1h x", "35.188.49.3 1h x", "35.188.49.4 2h x", "35.188.49.5 72h x"}, nil)
+	r.clock.advance(17 * time.Minute)
+	r.wantSent(t, "61 minutes later", "", []string{"35.188.49.5 71h x"}, nil)
 	if n := r.Count(network); n != 8 {
 		t.Errorf("%d are counted before the next pruning", n)
 	}
 	r.prune()
-	if n := r.Count(network); n != 5 {
-		t.Errorf("%d are counted after it, want 5", n)
+	if n := r.Count(network); n != 3 {
+		t.Errorf("%d are counted after it, want 3", n)
 	}
 }
 
@@ -223,12 +229,11 @@ func TestETag(t *testing.T) {
 	if again := example(t).Edition("", V3, false).ETag; again != first {
 		t.Errorf("another node with the same list has %s, this one %s", again, first)
 	}
-	// A change that readers cannot see rebuilds the edition to the same tag.
-	before := r.Edition("", V3, false)
+	// A change that readers cannot see makes no new tag.
 	r.judge(t, network, "35.188.49.176", "crowdsecurity/ssh-bf", 71.9, true)
 	r.read(t)
-	if e := r.Edition("", V3, false); e == before || e.ETag != first {
-		t.Errorf("an end that moved by minutes: rebuilt %t, tag %s, was %s", e != before, e.ETag, first)
+	if e := r.Edition("", V3, false); e.ETag != first {
+		t.Errorf("an end that moved by minutes: tag %s, was %s", e.ETag, first)
 	}
 	r.judge(t, network, "35.188.49.178", "crowdsecurity/ssh-bf", 72, true)
 	r.read(t)
@@ -246,7 +251,7 @@ func TestETag(t *testing.T) {
 		t.Error("the tag did not change with the durations")
 	}
 	tags := map[string]bool{}
-	for _, e := range []*Edition{r.Edition("", V3, false), r.Edition("", V2, false), r.Edition("A", V3, false), r.Edition("", V3, true), r.Edition("", V2, true)} {
+	for _, e := range []*got{r.Edition("", V3, false), r.Edition("", V2, false), r.Edition("A", V3, false), r.Edition("", V3, true), r.Edition("", V2, true)} {
 		tags[e.ETag] = true
 	}
 	if len(tags) != 5 {
@@ -261,7 +266,7 @@ func TestOneGzipMember(t *testing.T) {
 		r.judge(t, network, fmt.Sprintf("35.%d.%d.9", i>>8, i&255), "crowdsecurity/ssh-bf", 72, true)
 	}
 	r.read(t)
-	for name, e := range map[string]*Edition{"full": r.Edition("", V3, false), "empty": r.Edition("", V3, true), "v2": r.Edition("", V2, false)} {
+	for name, e := range map[string]*got{"full": r.Edition("", V3, false), "empty": r.Edition("", V3, true), "v2": r.Edition("", V2, false)} {
 		in := bytes.NewReader(e.Gzip) // a ByteReader: gzip reads nothing ahead
 		z, err := gzip.NewReader(in)
 		if err != nil {
@@ -280,27 +285,31 @@ func TestOneGzipMember(t *testing.T) {
 
 func TestCoalescing(t *testing.T) {
 	r := newRig()
-	first := r.Edition("", V3, false)
+	pull := func() *edition {
+		a := r.Pull(&Reader{}, Want{Version: V3, Community: true})
+		return a.edition
+	}
+	first := pull()
 	r.judge(t, network, "35.188.49.1", "x", 72, true)
 	if err := r.follow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r.clock.advance(coalesce - time.Millisecond)
-	if r.Edition("", V3, false) != first {
+	if pull() != first {
 		t.Error("rebuilt within the time of coalescing")
 	}
 	r.clock.advance(time.Millisecond)
-	second := r.Edition("", V3, false)
-	if second == first || second.Entries != 1 {
-		t.Errorf("not rebuilt after it: %d entries", second.Entries)
+	second := pull()
+	if second == first || second.entries != 1 {
+		t.Errorf("not rebuilt after it: %d entries", second.entries)
 	}
-	r.clock.advance(30 * time.Minute)
-	if r.Edition("", V3, false) != second {
-		t.Error("rebuilt although nothing changed and no hour passed")
+	r.clock.advance(leastValid*time.Second - 2*time.Second)
+	if pull() != second {
+		t.Error("rebuilt although nothing changed and durations are good")
 	}
-	r.clock.advance(10 * time.Minute)
-	if r.Edition("", V3, false) == second {
-		t.Error("not rebuilt at the full hour")
+	r.clock.advance(spreadValid * time.Second)
+	if pull() == second {
+		t.Error("not rebuilt although its durations are an hour old")
 	}
 	// A clock that was set back must not freeze the list.
 	r.clock.advance(-24 * time.Hour)
@@ -308,8 +317,8 @@ func TestCoalescing(t *testing.T) {
 	if err := r.follow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if e := r.Edition("", V3, false); e.Entries != 2 {
-		t.Errorf("with the clock set back: %d entries, want 2", e.Entries)
+	if e := pull(); e.entries != 2 {
+		t.Errorf("with the clock set back: %d entries, want 2", e.entries)
 	}
 }
 
@@ -327,22 +336,29 @@ func TestAFleetsEditionFollowsBothLists(t *testing.T) {
 
 func TestEditionsAreBounded(t *testing.T) {
 	r := newRig()
-	for i := range maxEditions + 50 {
+	r.editions, r.views = newCache[editionKey, *slot](64), newCache[viewKey, *view](32)
+	r.judge(t, network, "35.188.49.2", "x", 72, true)
+	const organisations = 200
+	for i := range organisations {
 		r.judge(t, muster.Audience(fmt.Sprint("org", i)), "35.188.49.1", "x", 72, true)
 	}
 	r.read(t)
-	kept := r.Edition("org0", V3, false)
-	for i := range maxEditions + 50 {
-		r.clock.advance(time.Millisecond)
-		if e := r.Edition(fmt.Sprint("org", i), V3, false); e.Entries != 1 {
-			t.Fatalf("org%d: %d entries", i, e.Entries)
+	pull := func(i int) *edition {
+		a := r.Pull(&Reader{Organisation: fmt.Sprint("org", i)}, Want{Version: V3, Community: true})
+		return a.edition
+	}
+	kept := pull(0)
+	for i := range organisations {
+		r.clock.advance(2 * time.Second)
+		if e := pull(i); e.entries != 2 {
+			t.Fatalf("org%d: %d entries", i, e.entries)
 		}
-		if r.Edition("org0", V3, false) != kept {
+		if pull(0) != kept {
 			t.Fatalf("the edition in use was dropped for that of org%d", i)
 		}
 	}
-	if n := len(r.editions.byKey); n != maxEditions {
-		t.Errorf("%d editions are held, want %d", n, maxEditions)
+	if e, v := r.editions.len(), r.views.len(); e > 64 || e < 48 || v > 32 {
+		t.Errorf("%d editions and %d views are held, want about 64 and at most 32", e, v)
 	}
 }
 
@@ -402,42 +418,6 @@ func full(b testing.TB) *rig {
 	}
 	r.read(b)
 	return r
-}
-
-func BenchmarkEditionHit(b *testing.B) {
-	r := full(b)
-	r.Edition("A", V3, false)
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if r.Edition("A", V3, false) == nil {
-				b.Fail()
-			}
-		}
-	})
-}
-
-func BenchmarkEditionBuild(b *testing.B) {
-	r := full(b)
-	for _, v := range []Version{V2, V3} {
-		b.Run(fmt.Sprint("v", v), func(b *testing.B) {
-			b.ReportAllocs()
-			var e *Edition
-			for b.Loop() {
-				e = r.build(editionKey{organisation: "A", version: v}, r.clock.now())
-			}
-			b.SetBytes(int64(len(e.Identity)))
-			b.ReportMetric(float64(len(e.Gzip)), "gzip-bytes")
-		})
-	}
-}
-
-func TestEditionHitAllocatesNothing(t *testing.T) {
-	r := example(t)
-	r.Edition("A", V3, false)
-	if n := testing.AllocsPerRun(100, func() { r.Edition("A", V3, false) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
 }
 
 // Allowed is asked when an edition is built, so an edition that was built before

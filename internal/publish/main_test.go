@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -184,9 +185,43 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// sent is an edition as a reader understands it: "value duration scenario" of
+// got is what a reader got.
+type got struct {
+	ETag           string
+	Identity, Gzip []byte
+	Entries        int
+}
+
+// Edition pulls as a machine of an organisation that was never here; empty is
+// without the community list.
+func (r *rig) Edition(organisation string, version Version, empty bool) *got {
+	return r.pull(&Reader{Organisation: organisation}, Want{Version: version, Community: !empty, Lists: true})
+}
+
+func (r *rig) pull(reader *Reader, want Want) *got {
+	a := r.Pull(reader, want)
+	g := &got{ETag: a.ETag, Entries: a.Entries}
+	var b bytes.Buffer
+	for _, gzip := range []bool{false, true} {
+		b.Reset()
+		if err := a.Write(&b, gzip); err != nil {
+			panic(err)
+		}
+		if b.Len() != a.Length(gzip) {
+			panic(fmt.Sprintf("gzip %t: %d bytes of %d announced", gzip, b.Len(), a.Length(gzip)))
+		}
+		if gzip {
+			g.Gzip = bytes.Clone(b.Bytes())
+		} else {
+			g.Identity = bytes.Clone(b.Bytes())
+		}
+	}
+	return g
+}
+
+// sent is an answer as a reader understands it: "value duration scenario" of
 // the new decisions, and the deleted values, in order.
-func sent(t testing.TB, e *Edition) (list, deleted []string) {
+func sent(t testing.TB, e *got) (list, deleted []string) {
 	t.Helper()
 	var doc struct {
 		New []struct {
@@ -216,6 +251,8 @@ func sent(t testing.TB, e *Edition) (list, deleted []string) {
 func (r *rig) wantSent(t *testing.T, what, organisation string, list, deleted []string) {
 	t.Helper()
 	gotList, gotDeleted := sent(t, r.Edition(organisation, V3, false))
+	slices.Sort(list)
+	slices.Sort(gotList)
 	if diff := gocmp.Diff(list, gotList); diff != "" {
 		t.Errorf("%s: new (-want +got):\n%s", what, diff)
 	}

@@ -88,7 +88,7 @@ func TestOverlapFindsLateCommits(t *testing.T) {
 	r := newRig(func(c *Config) { c.Overlap = time.Second })
 	r.judge(t, network, "35.188.49.1", "x", 72, true)
 	r.read(t)
-	version := r.audiences[network].version
+	version := r.Version(network)
 	r.stamp = r.stamp.Add(-500 * time.Millisecond)
 	r.judge(t, network, "35.188.49.2", "x", 72, true)
 	r.read(t)
@@ -97,7 +97,7 @@ func TestOverlapFindsLateCommits(t *testing.T) {
 	}
 	r.read(t)
 	r.read(t)
-	if got := r.audiences[network].version; got != version+1 {
+	if got := r.Version(network); got != version+1 {
 		t.Errorf("reading the same verdicts again changed the list %d times", got-version-1)
 	}
 }
@@ -109,9 +109,9 @@ func TestReadingAWithdrawalAgainChangesNothing(t *testing.T) {
 	r.judge(t, network, "35.188.49.1", "x", 72, false)
 	r.judge(t, network, "35.188.49.2", "x", -1, false) // lapsed, and never known here
 	r.read(t)
-	version := r.audiences[network].version
+	version := r.Version(network)
 	r.read(t)
-	if got := r.audiences[network].version; got != version {
+	if got := r.Version(network); got != version {
 		t.Errorf("the list changed %d times", got-version)
 	}
 }
