@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,24 +20,28 @@ import (
 
 // benchCmd measures a server under the load of simulated engines.
 type benchCmd struct {
-	Kind string `arg:"" enum:"ingest,pull,login,heartbeat,abuse" help:"What the engines do: ingest, pull, login, heartbeat or abuse."`
+	Kind string `arg:"" enum:"ingest,pull,login,heartbeat,abuse,verdict,sources" help:"What the engines do: ingest, pull, login, heartbeat or abuse; or what is measured: verdict, sources."`
 
 	URL        string `help:"Measure a Muster that runs on this machine, instead of one started for it. Needs --key. Leaves its machines and signals there." placeholder:"URL"`
-	Key        string `help:"Enrolment key of that Muster, made with muster admin key create --accept." env:"MUSTER_ENROLMENT_KEY" placeholder:"KEY"`
+	Key        string `help:"Enrolment key of that Muster, made with muster admin key create --accept; verdict: several of different organisations, with commas between." env:"MUSTER_ENROLMENT_KEY" placeholder:"KEY"`
 	PID        int    `name:"pid" help:"Process of that Muster, to read what it uses." placeholder:"PID"`
 	MetricsURL string `help:"Metrics page of that Muster, to read what it uses, as far as --pid does not." placeholder:"URL"`
 
 	Watchers    int           `help:"Simulated engines (default 100; abuse: 1000 good ones)." placeholder:"N"`
-	Connections int           `help:"Requests at a time (default 32; abuse: 64 of banned ones)." placeholder:"N"`
-	Batch       int           `help:"Signals per request (ingest)." default:"50"`
+	Connections int           `help:"Requests at a time (default 32; abuse: 64 of banned ones; verdict, sources: 16)." placeholder:"N"`
+	Batch       int           `help:"Signals per request (ingest, verdict, default 50; sources: 500)." placeholder:"N"`
 	List        int           `help:"Addresses on the list (pull)." default:"15000"`
-	Sources     int           `help:"Different addresses that are reported (ingest)." default:"50000"`
-	Skew        float64       `help:"Exponent of their popularity, over 1 (ingest)." default:"1.1"`
-	Pace        int           `help:"Requests per second that the good engines make together (abuse)." default:"500"`
+	Sources     int           `help:"Different addresses that are reported (ingest, verdict, default 50000; sources: 1000000)." placeholder:"N"`
+	Skew        float64       `help:"Exponent of their popularity, over 1 (ingest, verdict)." default:"1.1"`
+	Pace        int           `help:"Requests per second that the good engines make together (abuse, default 500); signals per second (verdict: 5000; sources: as many as are taken)." placeholder:"N"`
+	Orgs        int           `help:"Organisations that report (verdict)." default:"10"`
+	Attackers   int           `help:"Fresh addresses that get convicted (verdict)." default:"200"`
+	Voices      int           `help:"Machines that report each attacker, of different organisations (verdict, default 2), or each source, of one (sources, default 1)." placeholder:"N"`
+	Fleet       string        `help:"Fleet policy of that one (sources)." enum:"off,hub,all" default:"hub"`
 	Abusers     int           `help:"Addresses that get banned (abuse)." default:"16"`
 	Forged      *int          `help:"Clients that log in through a proxy, each from another forged address (abuse; default 1000000, none with --url). With --url that server must trust 127.0.0.1 as a proxy." placeholder:"N"`
 	ForgedTime  time.Duration `help:"Time after which they stop (abuse)." default:"120s"`
-	Duration    time.Duration `help:"Time measured; abuse: each with and without the banned ones." default:"10s"`
+	Duration    time.Duration `help:"Time measured (default 10s; verdict: 20s); abuse: each with and without the banned ones." placeholder:"TIME"`
 	Warmup      time.Duration `help:"Load before it." default:"2s"`
 	Env         []string      `help:"Setting for the server that is started, as NAME=VALUE; may be repeated." placeholder:"MUSTER_…=VALUE" sep:"none"`
 	JSON        bool          `name:"json" help:"Print one JSON object."`
@@ -58,6 +63,14 @@ they are refused; their latencies count from when a request was due. Then log-in
 from forged addresses come through a trusted proxy, and the server's memory is
 watched. It needs Linux, where all of 127.0.0.0/8 is on the loopback interface.
 
+verdict measures how long it takes from the report that convicts an attacker to
+the first pull that names it, beside a steady load. In a network of up to ten
+organisations two of them convict; more need more voices (docs/consensus.md).
+
+sources has many different addresses reported, waits until all are judged, and
+says what memory and disk that takes, and how long a start with them. It starts
+its server twice, so it takes none by --url.
+
 With --url all engines but those of abuse come from 127.0.0.1, which that server
 bans for its many log-ins unless it is told not to, with: muster admin override
 add --address 127.0.0.0/8 --exempt --reason bench --for 1h. abuse needs the limits
@@ -67,7 +80,9 @@ Examples:
   muster bench ingest
   muster bench pull --connections 64 --json
   muster bench login --url http://127.0.0.1:8600 --key KEY --pid 4711
-  muster bench abuse --forged 100000`
+  muster bench abuse --forged 100000
+  muster bench verdict --pace 10000
+  muster bench sources --voices 2 --fleet off`
 }
 
 // measured is what a run comes to.
@@ -119,8 +134,13 @@ func (c *benchCmd) measure(ctx context.Context, progress func(swarm.Progress)) (
 	case c.MetricsURL != "":
 		on.usage, on.rss = swarm.MetricsUsage(c.MetricsURL), func() (int64, error) { return swarm.MetricsRSS(c.MetricsURL) }
 	}
-	if c.abuse() {
+	switch swarm.Kind(c.Kind) {
+	case swarm.Abuse:
 		return on.abuse(ctx, c, 0)
+	case swarm.Verdict:
+		return on.verdict(ctx, c, strings.Split(c.Key, ","))
+	case swarm.Live:
+		return nil, errors.New("sources takes no --url: it stops its server and starts it again")
 	}
 	return on.run(ctx, c)
 }
@@ -157,6 +177,15 @@ func (b *benched) abuse(ctx context.Context, c *benchCmd, forged int) (*swarm.Ab
 		URL: b.url, Key: b.key, Usage: b.usage, RSS: b.rss, Progress: b.progress,
 		Watchers: c.Watchers, Pace: c.Pace, Abusers: c.Abusers, Connections: c.Connections,
 		Duration: c.Duration, Warmup: c.Warmup, Forged: forged, ForgedTime: c.ForgedTime,
+	})
+	return &res, err
+}
+
+func (b *benched) verdict(ctx context.Context, c *benchCmd, keys []string) (*swarm.VerdictResult, error) {
+	res, err := swarm.RunVerdict(ctx, swarm.VerdictConfig{
+		URL: b.url, Keys: keys, Usage: b.usage, Progress: b.progress,
+		Watchers: c.Watchers, Connections: c.Connections, Pace: c.Pace, Batch: c.Batch, Sources: c.Sources, Skew: c.Skew,
+		Attackers: c.Attackers, Voices: c.Voices, Duration: c.Duration, Warmup: c.Warmup,
 	})
 	return &res, err
 }
@@ -212,10 +241,21 @@ func (c *benchCmd) measureOwn(ctx context.Context, progress func(swarm.Progress)
 	if on.key, err = server.EnrolmentKey(ctx); err != nil {
 		return nil, err
 	}
-	if c.abuse() {
+	switch swarm.Kind(c.Kind) {
+	case swarm.Abuse:
 		res, err := on.abuse(ctx, c, forged)
 		res.Ready = &ready
 		return res, err
+	case swarm.Verdict:
+		keys, err := c.organisations(ctx, server)
+		if err != nil {
+			return nil, err
+		}
+		res, err := on.verdict(ctx, c, keys)
+		res.Ready = &ready
+		return res, err
+	case swarm.Live:
+		return c.live(ctx, server, progress)
 	}
 	figures, err := on.run(ctx, c)
 	if err != nil {
@@ -227,6 +267,34 @@ func (c *benchCmd) measureOwn(ctx context.Context, progress func(swarm.Progress)
 	}
 	c.drain(ctx, server, figures)
 	return figures, nil
+}
+
+// organisations makes those that report and one that reads, and a key of each.
+func (c *benchCmd) organisations(ctx context.Context, server *swarm.Server) ([]string, error) {
+	if c.Orgs < 1 || c.Orgs > 1000 {
+		return nil, fmt.Errorf("expected --orgs of 1 to 1,000, got %d", c.Orgs)
+	}
+	keys := make([]string, c.Orgs+1)
+	for i := range keys {
+		key, err := server.Organisation(ctx, fmt.Sprintf("bench-%d", i), "hub")
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = key
+	}
+	return keys, nil
+}
+
+func (c *benchCmd) live(ctx context.Context, server *swarm.Server, progress func(swarm.Progress)) (*swarm.LiveResult, error) {
+	key, err := server.Organisation(ctx, "bench", c.Fleet)
+	if err != nil {
+		return nil, err
+	}
+	res, err := swarm.RunLive(ctx, swarm.LiveConfig{
+		Server: server, Key: key, Progress: progress,
+		Sources: c.Sources, Voices: c.Voices, Connections: c.Connections, Batch: c.Batch, Pace: c.Pace,
+	})
+	return &res, err
 }
 
 // drain sees how far judging was behind, and how long it takes to catch up. A

@@ -41,6 +41,8 @@ func TestBenchRefuses(t *testing.T) {
 		"too many abusers":           {[]string{"abuse", "--url=http://127.0.0.1:8600", "--key=k", "--abusers=2000"}, "expected 1 to 1,000 abusers"},
 		"another loopback":           {[]string{"abuse", "--url=http://[::1]:8600", "--key=k"}, "on an address of 127.0.0.0/8"},
 		"too many connections":       {[]string{"heartbeat", "--url=http://127.0.0.1:8600", "--key=k", "--connections=5000"}, "expected 1 to 4,096 connections"},
+		"one key, verdict":           {[]string{"verdict", "--url=http://127.0.0.1:8600", "--key=k"}, "expected keys of at least 3 organisations"},
+		"a running one, sources":     {[]string{"sources", "--url=http://127.0.0.1:8600", "--key=k"}, "sources takes no --url"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("MUSTER_ENROLMENT_KEY", "")

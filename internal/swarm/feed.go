@@ -46,7 +46,7 @@ func NewFeed(sources *Sources, seed [2]uint64) *Feed {
 func (f *Feed) Batch(n int, machine string, at time.Time) []byte {
 	f.begin(at)
 	for range n {
-		f.append(&f.sources.all[f.zipf.Uint64()], machine)
+		f.append(f.form(), &f.sources.all[f.zipf.Uint64()], machine)
 	}
 	return f.end()
 }
@@ -55,10 +55,20 @@ func (f *Feed) Batch(n int, machine string, at time.Time) []byte {
 func (f *Feed) Range(first, last int, machine string, at time.Time) []byte {
 	f.begin(at)
 	for i := first; i < last; i++ {
-		f.append(&f.sources.all[i], machine)
+		f.append(f.form(), &f.sources.all[i], machine)
 	}
 	return f.end()
 }
+
+// Sure returns the JSON of one signal about source i, of a scenario that is as
+// good evidence as there is.
+func (f *Feed) Sure(i int, machine string, at time.Time) []byte {
+	f.begin(at)
+	f.append(&forms[sureForm], &f.sources.all[i], machine)
+	return f.end()
+}
+
+func (f *Feed) form() *form { return &forms[f.rng.IntN(len(forms))] }
 
 // UUIDs returns the uuids of the signals in the last batch, in order.
 func (f *Feed) UUIDs() []UUID { return f.uuids }
@@ -100,8 +110,7 @@ func (f *Feed) end() []byte {
 }
 
 // append adds one signal, its keys in the order of engine 1.7.8.
-func (f *Feed) append(src *source, machine string) {
-	t := &forms[f.rng.IntN(len(forms))]
+func (f *Feed) append(t *form, src *source, machine string) {
 	start := f.rng.Uint32N(500_000_000)
 	stop := start + 1_000_000 + f.rng.Uint32N(490_000_000)
 	uuid := f.uuid()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	r := &run{cfg: cfg, target: target, recorder: newRecorder()}
 	err = r.during("enrolling", func() error {
-		r.watchers, err = join(ctx, target, &cfg, &r.units)
+		r.watchers, err = join(ctx, target, cfg.Seed, cfg.Connections, slices.Repeat([]string{cfg.Key}, cfg.Watchers), &r.units)
 		return err
 	})
 	if err != nil {

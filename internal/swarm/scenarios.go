@@ -71,6 +71,10 @@ var (
 	}
 )
 
+// sureForm is the place in forms of one of ssh-bf, of which the hub says that it
+// is certain and cannot be forged.
+const sureForm = 0
+
 // form is one kind of signal, cut where the parts that change come in.
 type form struct {
 	toDecision string // up to the decision's uuid

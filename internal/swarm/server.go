@@ -177,6 +177,18 @@ func (s *Server) Stop() error {
 	return nil
 }
 
+// again starts the server that has ended anew, in the same place, and waits
+// until it is ready.
+func (s *Server) again(ctx context.Context) error {
+	cfg := s.cfg
+	cfg.Listen = s.Listen
+	next, err := StartServer(ctx, cfg)
+	if err == nil {
+		*s = *next
+	}
+	return err
+}
+
 // Kill ends the server at once (SIGKILL) and waits until it is gone.
 func (s *Server) Kill() error {
 	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -202,16 +214,31 @@ func (s *Server) Admin(ctx context.Context, args ...string) ([]byte, error) {
 
 // EnrolmentKey makes a key that accepts machines at once.
 func (s *Server) EnrolmentKey(ctx context.Context) (string, error) {
-	out, err := s.Admin(ctx, "key", "create", "--accept")
+	return s.lastLine(ctx, "key", "create", "--accept")
+}
+
+// Organisation makes an organisation with a fleet policy (off, hub or all), and
+// a key that accepts machines into it at once.
+func (s *Server) Organisation(ctx context.Context, name, fleet string) (key string, err error) {
+	id, err := s.lastLine(ctx, "org", "create", name, "--fleet", fleet)
+	if err != nil {
+		return "", err
+	}
+	return s.lastLine(ctx, "key", "create", "--accept", "--org", id)
+}
+
+// lastLine is where admin commands print what they made.
+func (s *Server) lastLine(ctx context.Context, args ...string) (string, error) {
+	out, err := s.Admin(ctx, args...)
 	if err != nil {
 		return "", err
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	key := strings.TrimSpace(lines[len(lines)-1])
-	if key == "" {
-		return "", errors.New("muster admin key create: expected the key on the last line, got nothing")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	if last == "" {
+		return "", fmt.Errorf("muster admin %s %s: expected what it made on the last line, got nothing", args[0], args[1])
 	}
-	return key, nil
+	return last, nil
 }
 
 // Lag returns how many accepted entries are not yet counted.

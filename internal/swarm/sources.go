@@ -96,6 +96,22 @@ func newSource(addr netip.Addr, network int) source {
 	return source{addr: object[at : at+len(text)], object: object}
 }
 
+// split returns the first n addresses and the others.
+func (p *Sources) split(n int) (first, others *Sources) {
+	return &Sources{all: p.all[:n:n], skew: p.skew}, &Sources{all: p.all[n:], skew: p.skew}
+}
+
+// v4 returns the first n that are IPv4, of which there are fewer at the worst.
+func (p *Sources) v4(n int) *Sources {
+	all := make([]source, 0, n)
+	for i := 0; i < len(p.all) && len(all) < n; i++ {
+		if !strings.Contains(p.all[i].addr, ":") {
+			all = append(all, p.all[i])
+		}
+	}
+	return &Sources{all: all, skew: p.skew}
+}
+
 // Len returns the number of addresses.
 func (p *Sources) Len() int { return len(p.all) }
 

@@ -53,6 +53,10 @@ func playMuster(mode string, args []string) {
 	case mode == "broken":
 		fmt.Fprintln(os.Stderr, "expected a data directory, got a pancake")
 		os.Exit(3)
+	case args[0] == "admin" && args[1] == "org":
+		fmt.Printf("Organisation %s made. Its id:\norg-%[1]s-%s\n", args[3], flag("--fleet"))
+	case args[0] == "admin" && flag("--org") != "":
+		fmt.Printf("A key:\nkey-of-%s\n", flag("--org"))
 	case args[0] == "admin":
 		fmt.Printf("An enrolment key for %s:\n%s\n", flag("--data-dir"), stubKey)
 	case args[0] == "serve":
@@ -62,7 +66,7 @@ func playMuster(mode string, args []string) {
 		}
 		metrics := http.NewServeMux()
 		metrics.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, "# TYPE muster_tally_lag_entries gauge\nmuster_tally_lag_entries{partition=\"0\"} 0\n")
+			fmt.Fprintf(w, "# TYPE muster_tally_lag_entries gauge\nmuster_tally_lag_entries{partition=\"0\"} 0\nmuster_tally_sources %d\n", stubSources)
 		})
 		go func() { fmt.Fprintln(os.Stderr, http.ListenAndServe(os.Getenv("MUSTER_METRICS__LISTEN"), metrics)) }()
 		go func() { fmt.Fprintln(os.Stderr, http.ListenAndServe(flag("--listen"), stub)) }()
@@ -91,6 +95,9 @@ func startInMode(t testing.TB, mode string) *Server {
 
 const stubKey = "clstub0123456789"
 
+// stubSources is what a stub in a process of its own says to have evidence on.
+const stubSources = 300
+
 // stub is a Central API that believes everything and keeps next to nothing.
 type stub struct {
 	check  bool // decode the signals
@@ -100,9 +107,10 @@ type stub struct {
 	mu       sync.Mutex
 	machines map[string]string // id to password
 	enrolled map[string]bool
-	uuids    map[string]int    // times that each signal came, when check
-	listed   map[string]string // banned value to scenario
-	prepared []byte            // the list, compressed; nil when it changed
+	uuids    map[string]int             // times that each signal came, when check
+	listed   map[string]string          // banned value to scenario
+	voices   map[string]map[string]bool // machines that reported a value
+	prepared []byte                     // the list, compressed; nil when it changed
 	badItems int
 	count    map[netip.Addr]int  // log-ins by address, when logins
 	good     map[netip.Addr]bool // addresses that sent what takes a token
@@ -112,7 +120,7 @@ type stub struct {
 }
 
 func newStub() *stub {
-	return &stub{machines: map[string]string{}, enrolled: map[string]bool{}, uuids: map[string]int{}, listed: map[string]string{}, count: map[netip.Addr]int{}, good: map[netip.Addr]bool{}}
+	return &stub{machines: map[string]string{}, enrolled: map[string]bool{}, uuids: map[string]int{}, listed: map[string]string{}, voices: map[string]map[string]bool{}, count: map[netip.Addr]int{}, good: map[netip.Addr]bool{}}
 }
 
 // startStub serves s in this process and returns its URL.
@@ -255,7 +263,12 @@ func (s *stub) take(w http.ResponseWriter, req *http.Request) {
 			s.badItems++
 			continue
 		}
-		s.listed[batch[i].Decisions[0].Value] = batch[i].Scenario
+		value := batch[i].Decisions[0].Value
+		s.listed[value] = batch[i].Scenario
+		if s.voices[value] == nil {
+			s.voices[value] = map[string]bool{}
+		}
+		s.voices[value][machineOf(req)] = true
 	}
 	s.prepared = nil
 	if machineOf(req) == "" {

@@ -34,6 +34,8 @@ const (
 	Login     Kind = "login"     // POST /v3/watchers/login
 	Heartbeat Kind = "heartbeat" // GET /v3/heartbeat
 	Abuse     Kind = "abuse"     // banned clients; by RunAbuse alone
+	Verdict   Kind = "verdict"   // from a report to the list; by RunVerdict alone
+	Live      Kind = "sources"   // evidence on many sources; by RunLive alone
 )
 
 // Valid reports whether k is a kind for Run.

@@ -153,13 +153,13 @@ func enrolled(token string) bool {
 	return err == nil && bytes.Contains(plain, []byte(`"organization_id"`))
 }
 
-// join makes n watchers and joins them over several connections at once;
-// joined counts them as they come.
-func join(ctx context.Context, t Target, cfg *Config, joined *atomic.Int64) ([]*Watcher, error) {
-	all := make([]*Watcher, cfg.Watchers)
+// join makes watchers, one for each key, and joins them over several connections
+// at once; joined counts them as they come.
+func join(ctx context.Context, t Target, seed uint64, connections int, keys []string, joined *atomic.Int64) ([]*Watcher, error) {
+	all := make([]*Watcher, len(keys))
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(cfg.Connections, 8, cfg.Watchers) {
+	for range min(connections, 8, len(keys)) {
 		group.Go(func() error {
 			c := NewConn(t)
 			defer c.Close()
@@ -168,8 +168,8 @@ func join(ctx context.Context, t Target, cfg *Config, joined *atomic.Int64) ([]*
 				if i >= len(all) {
 					return nil
 				}
-				all[i] = NewWatcher(cfg.Seed, i)
-				if err := all[i].Join(ctx, c, cfg.Key); err != nil {
+				all[i] = NewWatcher(seed, i)
+				if err := all[i].Join(ctx, c, keys[i]); err != nil {
 					return fmt.Errorf("watcher %d of %d: %w", i+1, len(all), err)
 				}
 				joined.Add(1)
