@@ -551,3 +551,44 @@ func TestConvictedRange(t *testing.T) {
 		}
 	}
 }
+
+// The first liars that are found are the tip of a ring: until their AS are
+// known, few voices may be more of it.
+func TestMoreMustAgreeWhileARingIsFoundOut(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		liars      int
+		strikes    int32
+		hoursLater int64
+		reports    int
+		want       bool
+	}{
+		{"two liars, two voices", 2, 0, 1, 2, true},
+		{"liars of three AS, four voices", 3, 0, 1, 4, false},
+		{"liars of three AS, five voices", 3, 0, 1, 5, true},
+		{"liars of many AS ask for no more than some", 30, 0, 1, 10, true},
+		{"known liars, two voices", 3, 2, 1, 2, true},
+		{"two days later", 3, 1, 48, 2, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := matureWorld()
+			at := start + c.hoursLater*hour
+			for m := 100; m > 100-c.liars; m-- {
+				w[m].StruckAt, w[m].StruckFor, w[m].Strikes = 4, 1, c.strikes
+				if c.strikes == 0 {
+					w[m].HeldUntil = start + 2*daySeconds
+				} else {
+					w[m].LastStrike, w[m].PausedUntil = start, start+30*daySeconds
+				}
+			}
+			s := &story{table: tableOf(at, w)}
+			var reports []Report
+			for m := range c.reports {
+				reports = append(reports, say(w, uint32(m+1), brute, float64(c.hoursLater)))
+			}
+			if got := s.hear(reports...).listed(); got != c.want {
+				t.Errorf("listed: %v; expected %v", got, c.want)
+			}
+		})
+	}
+}

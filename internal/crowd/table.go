@@ -152,6 +152,9 @@ func (t *TrustTable) rate(s Snapshot) map[uint32]*network {
 			if r.LastStrike > struckSince {
 				lied = min(lied, r.LastStrike-int64(t.hold))
 			}
+			if r.Strikes > 1 { // its AS is known for it
+				lied = 0
+			}
 			if n.liars == 1 || lied < n.lied {
 				n.lied = lied
 			}
