@@ -151,11 +151,15 @@ func (db *DB) DeleteAllowlist(ctx context.Context, id string, audit ...muster.Au
 	})
 }
 
-// EachAllowItem calls yield with every item, of a list in order of kinds and
-// values, until it fails. yield must not take long: meanwhile the database
-// cannot reuse space.
-func (db *DB) EachAllowItem(ctx context.Context, yield func(muster.AllowItem) error) error {
-	return each(ctx, db.reader, scanAllowItem, yield, selectAllowItems+` ORDER BY list, kind, value`)
+// EachAllowItem calls yield with every item of a list ("" = of all), in order of
+// kinds and values, until it fails. yield must not take long: meanwhile the
+// database cannot reuse space.
+func (db *DB) EachAllowItem(ctx context.Context, list string, yield func(muster.AllowItem) error) error {
+	w := where{}
+	if list != "" {
+		w.add(`list = ?`, list)
+	}
+	return each(ctx, db.reader, scanAllowItem, yield, selectAllowItems+w.sql()+` ORDER BY list, kind, value`, w.args...)
 }
 
 const selectAllowItems = `SELECT list, kind, value, reason, created_at, expires_at, by FROM allow_items`

@@ -78,7 +78,7 @@ func testAllowlists(t *testing.T, db *store.DB) {
 
 func allowItems(t *testing.T, db *store.DB) (all []muster.AllowItem) {
 	t.Helper()
-	ok(t, db.EachAllowItem(t.Context(), func(i muster.AllowItem) error { all = append(all, i); return nil }))
+	ok(t, db.EachAllowItem(t.Context(), "", func(i muster.AllowItem) error { all = append(all, i); return nil }))
 	return all
 }
 
@@ -101,6 +101,13 @@ func testAllowItems(t *testing.T, db *store.DB) {
 	ok(t, db.DeleteAllowItems(ctx, "l", at(11), []muster.AllowItem{as, wide, v6}, entry(2, "allowlist.remove", "l")))
 	equal(t, "how many expired", must(db.DeleteExpiredAllowItems(ctx, at(60)))(t), 1)
 	equal(t, "items in the end", allowItems(t, db), []muster.AllowItem{cloud, country, host})
+
+	ok(t, db.CreateAllowlist(ctx, allowlist("k", "o1", "other")))
+	ok(t, db.PutAllowItems(ctx, "k", at(12), []muster.AllowItem{allowItem(t, "k", "AS1", time.Time{})}))
+	var of []string
+	ok(t, db.EachAllowItem(ctx, "k", func(i muster.AllowItem) error { of = append(of, i.List+" "+i.Value); return nil }))
+	equal(t, "items of one list", of, []string{"k AS1"})
+	ok(t, db.DeleteAllowlist(ctx, "k"))
 
 	many := make([]muster.AllowItem, muster.MaxAllowItems)
 	for n := range many {
