@@ -57,10 +57,11 @@ type Feed struct {
 	// A fetch with Swing times as many entries as are in force, or as many times
 	// fewer, is held for a person's word; 0 = 2.
 	Swing float64 `json:"swing,omitempty"`
-	// Forbidden is how many reserved, allowlisted and canary entries are dropped
-	// silently; more of them refuse the whole fetch. 0 = 100.
+	// Forbidden is how many entries that are allowlisted or canaries are dropped
+	// and no more than counted; more of them refuse the whole fetch. 0 = 100.
 	Forbidden int           `json:"forbidden,omitempty"`
 	Keep      time.Duration `json:"keep,omitempty"` // how long entries stay in force while nothing good is fetched; 0 = 7 days
+	Hold      bool          `json:"hold,omitempty"` // every new version waits for a person's word
 }
 
 // ListEntry is one line of a blocklist.

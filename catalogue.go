@@ -28,8 +28,8 @@ type FeedState struct {
 	Failures     int       // fetches in a row that failed
 	Problem      string    // what is wrong, "" = nothing
 	Size         int       // entries in force
-	Skipped      int       // lines of the last content that were no address
-	Forbidden    int       // entries of the last content that are reserved, allowlisted or canaries
+	Skipped      int       // values of the last content that are no address, too wide or reserved
+	Forbidden    int       // entries of the last content that are allowlisted or canaries
 	HeldAt       time.Time // when a version was held for a person's word; zero = none is
 	HeldSize     int       // its entries
 	HeldReason   string    // why

@@ -5,17 +5,22 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"fmt"
 	"log/slog"
-	"net/http"
 	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"muster"
+	"muster/internal/catalog/feed"
 	"muster/internal/policy"
-	"muster/internal/wire"
 )
 
 // Store keeps lists, their entries and subscriptions, for all nodes. Writes are
@@ -108,8 +113,8 @@ type Machines interface {
 	// Members returns the ids of an organisation's active machines, only those with
 	// the tag unless it is empty. It may ask the database.
 	Members(ctx context.Context, organisation, tag string) ([]string, error)
-	// Plan returns an organisation's plan.
-	Plan(organisation string) muster.Plan
+	// Plan returns an organisation's plan; it may ask the database.
+	Plan(ctx context.Context, organisation string) (muster.Plan, error)
 }
 
 // Orders instructs machines.
@@ -125,11 +130,12 @@ type Config struct {
 	Orders   Orders   // required
 
 	// Forbidden reports whether a source must never be sent to anybody: it is
-	// allowlisted for the whole installation, or a canary. Required.
+	// allowlisted for the whole installation, or a canary. Call Guarded when it says
+	// something else than before. Required.
 	Forbidden func(muster.Source) bool
-	// Allowlist returns what must not be sent to a reader, beyond Forbidden; the
-	// version changes with the content. nil = nothing.
-	Allowlist func(machine, organisation string, tags []string) (list *policy.Allowlist, version uint64)
+	// Allowlist returns what must not be sent to anybody of an organisation, beyond
+	// Forbidden; the version stands for the content. nil = nothing.
+	Allowlist func(organisation string) (list *policy.Allowlist, version uint64)
 	// Locate tells where a source is: ISO 3166 alpha-2 and AS number, "" and 0 when
 	// not known. nil = nothing is known.
 	Locate func(netip.Addr) (country string, asn uint32)
@@ -145,40 +151,226 @@ type Config struct {
 	// Changed tells all nodes that lists, entries, feeds or subscriptions changed;
 	// each then calls Refresh. nil = Refresh is called here.
 	Changed    func(list string)
+	Coalesce   time.Duration         // least time between two looks at what the network has convicted; 0 = 5 s
 	Now        func() time.Time      // nil = time.Now
 	Logger     *slog.Logger          // nil = discarded
 	Registerer prometheus.Registerer // nil = no metrics
 }
 
 // Fetcher fetches and reads a feed.
-type Fetcher interface{}
-
-// Service keeps the catalogue. All methods are safe for concurrent use.
-type Service struct{ cfg Config }
-
-// New returns a Service that has no lists until Load.
-func New(cfg Config) (*Service, error) { return &Service{cfg: cfg}, nil }
-
-// Load reads lists, subscriptions and the signing key.
-func (s *Service) Load(ctx context.Context) error { return nil }
-
-// Subscribed returns the lists that a subscriber itself subscribes to, with its
-// remedy in place of the list's; of a machine not those of its tags and its
-// organisation. The list of id muster.CommunityList may be among them.
-func (s *Service) Subscribed(by muster.Subscriber) []muster.Blocklist { return nil }
-
-// Entries returns what is on a list for a reader of an organisation ("" = the
-// operators), without anything that is reserved, a canary or allowlisted, also
-// by that organisation; in order of the addresses. The slice is shared: do not
-// change it. The version changes with the content. Errors are of code NotFound
-// for a list that is not there, or not for that organisation.
-func (s *Service) Entries(ctx context.Context, list, organisation string) (entries []muster.ListEntry, version uint64, err error) {
-	return nil, 0, nil
+type Fetcher interface {
+	Fetch(ctx context.Context, q feed.Request) (feed.Answer, error)
 }
 
-// Links returns the lists that a machine subscribes to, itself or by a tag or its
-// organisation, for its pull. Lists that have nothing for it are left out.
-func (s *Service) Links(machine, organisation string, tags []string) []wire.BlocklistLink { return nil }
+// Service keeps the catalogue. All methods are safe for concurrent use.
+type Service struct {
+	cfg   Config
+	log   *slog.Logger
+	key   []byte // signs links
+	state atomic.Pointer[state]
+	tasks chan task // orders to issue, Run's
 
-// ServeLink answers GET and HEAD of /lists/{id}.
-func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) {}
+	loading    sync.Mutex    // of state, one at a time
+	guard      atomic.Uint64 // grows whenever Forbidden says something else
+	versions   atomic.Uint64 // hands out versions of content
+	slots      sync.Map      // slotKey to *slot
+	feeding    sync.Mutex    // one fetch at a time
+	statistics statistics
+
+	withheld *prometheus.CounterVec
+	fetches  *prometheus.CounterVec
+	served   *prometheus.CounterVec
+}
+
+// state is lists and subscriptions as they were read last. It is not changed.
+type state struct {
+	lists       map[string]*muster.Blocklist // by id
+	names       map[string]string            // ids by name
+	by          map[muster.Subscriber][]muster.Subscription
+	subscribers map[string][]muster.Subscription // by list
+	feeds       map[string]muster.FeedState
+	revisions   map[string]uint64 // by list, of its entries
+}
+
+// New returns a Service that has no lists until Load. It does no I/O.
+func New(cfg Config) *Service {
+	cfg.MaxEntries = cmp.Or(cfg.MaxEntries, 200_000)
+	cfg.Coalesce = cmp.Or(cfg.Coalesce, 5*time.Second)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Allowlist == nil {
+		cfg.Allowlist = func(string) (*policy.Allowlist, uint64) { return nil, 0 }
+	}
+	if cfg.Locate == nil {
+		cfg.Locate = func(netip.Addr) (string, uint32) { return "", 0 }
+	}
+	if cfg.Behaviour == nil {
+		cfg.Behaviour = func(string) string { return "" }
+	}
+	s := &Service{
+		cfg: cfg, log: cfg.Logger, tasks: make(chan task, maxTasks),
+		withheld: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_blocklist_withheld_total", Help: "Entries of blocklists that were kept back, each time a list is put together: reserved, allowlisted or canaries.",
+		}, []string{"list"}),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_feed_fetches_total", Help: "Fetches of third-party lists by what came of them.",
+		}, []string{"list", "outcome"}),
+		served: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_blocklist_links_total", Help: "Requests for blocklists behind signed links, by answer.",
+		}, []string{"answer"}),
+	}
+	s.state.Store(&state{})
+	s.statistics.init()
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(s.withheld, s.fetches, s.served)
+	}
+	return s
+}
+
+// keyName is the secret that links are signed with.
+const keyName = "blocklist-links"
+
+// Load reads lists, subscriptions and the key that links are signed with.
+func (s *Service) Load(ctx context.Context) error {
+	fresh := make([]byte, 32)
+	if _, err := rand.Read(fresh); err != nil {
+		return err
+	}
+	var err error
+	if s.key, err = s.cfg.Store.EnsureSecret(ctx, keyName, fresh); err != nil {
+		return fmt.Errorf("reading the key of blocklists' links: %w", err)
+	}
+	return s.Refresh(ctx, "")
+}
+
+// Refresh reads lists and subscriptions anew; of a list, by its id, also the
+// entries, of all lists for "".
+func (s *Service) Refresh(ctx context.Context, list string) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	lists, err := s.cfg.Store.Blocklists(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the blocklists: %w", err)
+	}
+	subscriptions, err := s.cfg.Store.Subscriptions(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the subscriptions: %w", err)
+	}
+	feeds, err := s.cfg.Store.FeedStates(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the feeds: %w", err)
+	}
+	old := s.state.Load()
+	st := &state{
+		lists: map[string]*muster.Blocklist{}, names: map[string]string{}, by: map[muster.Subscriber][]muster.Subscription{},
+		subscribers: map[string][]muster.Subscription{}, feeds: map[string]muster.FeedState{}, revisions: map[string]uint64{},
+	}
+	lists = append(lists, builtIn...)
+	for i := range lists {
+		l := &lists[i]
+		st.lists[l.ID], st.names[l.Name] = l, l.ID
+		st.revisions[l.ID] = old.revisions[l.ID]
+		if list == "" || list == l.ID {
+			st.revisions[l.ID]++
+		}
+	}
+	for _, f := range feeds {
+		st.feeds[f.List] = f
+	}
+	for _, sub := range subscriptions {
+		if st.lists[sub.Blocklist] == nil {
+			continue // a built-in list of another release
+		}
+		st.by[sub.Subscriber] = append(st.by[sub.Subscriber], sub)
+		st.subscribers[sub.Blocklist] = append(st.subscribers[sub.Blocklist], sub)
+	}
+	s.state.Store(st)
+	s.slots.Range(func(key, _ any) bool {
+		if st.lists[key.(slotKey).list] == nil {
+			s.slots.Delete(key)
+		}
+		return true
+	})
+	return nil
+}
+
+// changed makes all nodes read a list again, this one at once.
+func (s *Service) changed(ctx context.Context, list string) error {
+	err := s.Refresh(ctx, list)
+	if s.cfg.Changed != nil {
+		s.cfg.Changed(list)
+	}
+	return err
+}
+
+// Guarded makes every list be put together anew: Forbidden says something else
+// than before.
+func (s *Service) Guarded() { s.guard.Add(1) }
+
+// Run issues orders and keeps counts of hits until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	flush := time.NewTicker(time.Minute)
+	defer flush.Stop()
+	for {
+		select {
+		case t := <-s.tasks:
+			s.tell(ctx, t)
+		case <-flush.C:
+			s.keepHits(ctx)
+		case <-ctx.Done():
+			s.keepHits(context.WithoutCancel(ctx))
+			return nil
+		}
+	}
+}
+
+// instant is now as the store keeps times.
+func (s *Service) instant() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
+
+// Lists returns all lists in order of their names, those that Muster brings
+// along last.
+func (s *Service) Lists() []muster.Blocklist {
+	st := s.state.Load()
+	all := make([]muster.Blocklist, 0, len(st.lists))
+	for _, l := range st.lists {
+		all = append(all, *l)
+	}
+	slices.SortFunc(all, func(a, b muster.Blocklist) int {
+		return cmp.Or(cmp.Compare(rank(&a), rank(&b)), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+func rank(l *muster.Blocklist) int {
+	if BuiltIn(l.ID) {
+		return 1
+	}
+	return 0
+}
+
+// List finds a list by its id or name; code NotFound.
+func (s *Service) List(ref string) (muster.Blocklist, error) {
+	st := s.state.Load()
+	if l := st.lists[ref]; l != nil {
+		return *l, nil
+	}
+	if l := st.lists[st.names[ref]]; l != nil {
+		return *l, nil
+	}
+	return muster.Blocklist{}, muster.Errorf(muster.NotFound, "there is no blocklist %q: muster admin blocklist list shows all", clip(ref))
+}
+
+// FeedState returns how a feed stands, the zero FeedState before its first
+// fetch.
+func (s *Service) FeedState(list string) muster.FeedState { return s.state.Load().feeds[list] }
+
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}

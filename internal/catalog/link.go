@@ -1,0 +1,174 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"muster"
+	"muster/internal/wire"
+)
+
+// Path begins the path of links, behind that of the public URL.
+const Path = "/lists/"
+
+// linkStep rounds the ends of links: within an hour a reader gets the same ones,
+// good for one to two hours. Engines fetch them within seconds.
+const linkStep = time.Hour
+
+// Links returns the lists that a machine subscribes to, itself or by a tag or its
+// organisation, for its pull. Lists that have nothing for it are left out: an
+// engine whose allowlists cover all of a list crashes. Softer remedies come
+// first, because an address that is on several lists is kept for the last.
+func (s *Service) Links(machine, organisation string, tags []string) []wire.BlocklistLink {
+	subscriptions := s.state.Load().of(machine, organisation, tags)
+	if len(subscriptions) == 0 {
+		return nil
+	}
+	links := make([]wire.BlocklistLink, 0, len(subscriptions))
+	for _, sub := range subscriptions {
+		if link, ok := s.link(context.Background(), sub); ok {
+			links = append(links, link)
+		}
+	}
+	slices.SortFunc(links, func(a, b wire.BlocklistLink) int {
+		return cmp.Or(cmp.Compare(hardness(a.Remediation), hardness(b.Remediation)), cmp.Compare(a.Name, b.Name))
+	})
+	return links
+}
+
+func hardness(remedy string) int {
+	if remedy == string(muster.RemedyBan) {
+		return 1
+	}
+	return 0
+}
+
+// link makes the link of a subscription, unless the list has nothing for it.
+func (s *Service) link(ctx context.Context, sub muster.Subscription) (wire.BlocklistLink, bool) {
+	organisation := sub.Subscriber.Organisation
+	known, err := s.listFor(sub.Blocklist, organisation)
+	if err != nil || known.ID == muster.CommunityList {
+		return wire.BlocklistLink{}, false
+	}
+	l := subscribed(known, sub.Remedy)
+	r, err := s.read(ctx, known, organisation)
+	if err != nil {
+		s.log.Warn("a blocklist is missing from a pull: it could not be read", "list", l.Name, "error", err)
+		return wire.BlocklistLink{}, false
+	}
+	if len(r.entries) == 0 {
+		return wire.BlocklistLink{}, false
+	}
+	now := s.cfg.Now()
+	end := now.Truncate(linkStep).Add(2 * linkStep).Unix()
+	return wire.BlocklistLink{
+		Name: l.Name, Remediation: string(l.Remedy), Scope: "ip", Duration: r.lasts(l.Lifetime, now),
+		URL: fmt.Sprintf("%s%s%s?%s", s.cfg.PublicURL, strings.TrimPrefix(Path, "/"), url.PathEscape(l.ID), url.Values{
+			"organisation": {organisation}, "end": {strconv.FormatInt(end, 10)}, "signature": {s.sign(l.ID, organisation, end)},
+		}.Encode()),
+	}, true
+}
+
+// sign binds a link to a list, the organisation that reads it and its end.
+func (s *Service) sign(list, organisation string, end int64) string {
+	mac := hmac.New(sha256.New, s.key)
+	fmt.Fprintf(mac, "%q %q %d", list, organisation, end) // never fails
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// checkLink returns the list of a link and the organisation that it is for.
+func (s *Service) checkLink(r *http.Request) (list, organisation string, ok bool) {
+	q := r.URL.Query()
+	list, organisation = r.PathValue("id"), q.Get("organisation")
+	end, err := strconv.ParseInt(q.Get("end"), 10, 64)
+	if err != nil || !hmac.Equal([]byte(q.Get("signature")), []byte(s.sign(list, organisation, end))) {
+		return "", "", false
+	}
+	return list, organisation, s.cfg.Now().Unix() < end
+}
+
+// lateness is how much earlier than it says a reader may have read a list: its
+// download takes a while, and it notes the time at the end.
+const lateness = time.Minute
+
+// ServeLink answers GET and HEAD of /lists/{id}, as Links makes them, with a
+// value on each line. Whatever is no list is answered with another status than
+// 200: engines then keep what they have, while they would take an error's text,
+// or nothing, for the list.
+func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) {
+	answer := func(status int, label, text string) {
+		s.served.WithLabelValues(label).Inc()
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, text, status)
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		answer(http.StatusMethodNotAllowed, "method", "error: expected GET or HEAD")
+		return
+	}
+	id, organisation, ok := s.checkLink(r)
+	if !ok {
+		answer(http.StatusForbidden, "refused", "error: this link is not valid, or no longer: the next pull brings another")
+		return
+	}
+	l, err := s.listFor(id, organisation)
+	if err != nil {
+		answer(http.StatusNotFound, "gone", "error: there is no such list")
+		return
+	}
+	list, err := s.read(r.Context(), l, organisation)
+	if err != nil {
+		s.log.Warn("a blocklist could not be served", "list", l.Name, "error", err)
+		w.Header().Set("Retry-After", "60")
+		answer(http.StatusServiceUnavailable, "unavailable", "error: the list cannot be read now")
+		return
+	}
+	if len(list.entries) == 0 {
+		answer(http.StatusNotFound, "empty", "error: nothing is on the list")
+		return
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Last-Modified", list.updated.UTC().Format(http.TimeFormat))
+	h.Set("Vary", "Accept-Encoding")
+	// The time is that of the reader's clock at its last download, not one of ours.
+	if since, err := http.ParseTime(r.Header.Get("If-Modified-Since")); err == nil && !list.updated.After(since.Add(-lateness)) {
+		s.served.WithLabelValues("unchanged").Inc()
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	s.served.WithLabelValues("list").Inc()
+	body, zipped := list.bodies()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	if len(zipped) > 0 && len(zipped) < len(body) && acceptsGzip(r) {
+		h.Set("Content-Encoding", "gzip")
+		body = zipped
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(body) // the reader hung up; it asks again
+	}
+}
+
+// acceptsGzip reports whether a reader takes compressed answers.
+func acceptsGzip(r *http.Request) bool {
+	for _, value := range r.Header.Values("Accept-Encoding") {
+		for coding := range strings.SplitSeq(value, ",") {
+			name, parameters, _ := strings.Cut(coding, ";")
+			if strings.EqualFold(strings.TrimSpace(name), "gzip") && !strings.HasPrefix(strings.ReplaceAll(parameters, " ", ""), "q=0") {
+				return true
+			}
+		}
+	}
+	return false
+}
