@@ -13,6 +13,7 @@ type Entry struct {
 	Source muster.Source
 	Own    bool    // the reader's own organisation met it
 	Score  float32 // more is more certain
+	Until  int64   // when it ends, Unix seconds; of the same score, what was met later ends later
 }
 
 // Needs is what one reader can use.
@@ -23,6 +24,7 @@ type Needs struct {
 	// NoRanges writes ranges of up to 256 addresses as addresses, and leaves wider
 	// ones out.
 	NoRanges   bool
+	Separate   bool                     // nothing is put together
 	Collateral float64                  // see Aggregation
 	Forbidden  func(muster.Source) bool // what must never be covered; nil = nothing but what is reserved
 }
@@ -50,7 +52,7 @@ const headroom = 0.1
 const widest = 24
 
 // Choose returns the most useful entries that fit, its own organisation's first,
-// then by score. held are the Holds of the choice before. Nothing that is
+// then by score, then what was met last. held are the Holds of the choice before. Nothing that is
 // reserved or forbidden is ever in a choice.
 func Choose(entries []Entry, held map[muster.Source]struct{}, needs Needs) Choice {
 	c := &chooser{needs: needs, held: held}
@@ -112,7 +114,7 @@ func (c *chooser) admit(entries []Entry) {
 			c.wide++
 		default:
 			for addr := p.Addr(); p.Contains(addr); addr = addr.Next() {
-				able = append(able, Entry{muster.SourceFromAddr(addr), e.Own, e.Score})
+				able = append(able, Entry{muster.SourceFromAddr(addr), e.Own, e.Score, e.Until})
 			}
 		}
 	}
@@ -126,7 +128,7 @@ func (c *chooser) admit(entries []Entry) {
 		case a.Score != b.Score:
 			return cmp.Compare(b.Score, a.Score)
 		}
-		return a.Source.Compare(b.Source)
+		return cmp.Or(cmp.Compare(b.Until, a.Until), a.Source.Compare(b.Source))
 	})
 	c.ranks, c.ranked = len(able), make([]candidate, len(able))
 	for rank, e := range able {
@@ -150,7 +152,7 @@ func (c *chooser) fit(rank int, keep func(candidate) bool) []netip.Prefix {
 			c.picked = append(c.picked, e.source.Prefix())
 		}
 	}
-	if c.needs.NoRanges {
+	if c.needs.NoRanges || c.needs.Separate {
 		return c.picked
 	}
 	c.merged = Aggregate(c.merged[:0], c.picked, Aggregation{c.needs.Collateral, c.needs.Forbidden})

@@ -206,7 +206,7 @@ func TestChooseProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var list []Entry
 		for _, s := range drawSources(t, "list", 60) {
-			list = append(list, Entry{s, rapid.Bool().Draw(t, "own"), float32(rapid.IntRange(0, 5).Draw(t, "score"))})
+			list = append(list, Entry{Source: s, Own: rapid.Bool().Draw(t, "own"), Score: float32(rapid.IntRange(0, 5).Draw(t, "score"))})
 		}
 		bad := map[muster.Source]bool{}
 		for _, s := range drawSources(t, "forbidden", 5) {
@@ -223,6 +223,7 @@ func TestChooseProperties(t *testing.T) {
 		needs := Needs{
 			Max:    rapid.IntRange(0, 30).Draw(t, "max"),
 			NoIPv4: rapid.IntRange(0, 9).Draw(t, "v4") == 0, NoIPv6: rapid.Bool().Draw(t, "no v6"), NoRanges: rapid.Bool().Draw(t, "no ranges"),
+			Separate:   rapid.Bool().Draw(t, "separate"),
 			Collateral: rapid.SampledFrom([]float64{0, 0, 0.25, 0.5}).Draw(t, "collateral"), Forbidden: overlaps,
 		}
 		var held map[muster.Source]struct{}
