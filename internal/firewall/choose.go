@@ -55,27 +55,28 @@ const widest = 24
 // then by score, then what was met last. held are the Holds of the choice before. Nothing that is
 // reserved or forbidden is ever in a choice.
 func Choose(entries []Entry, held map[muster.Source]struct{}, needs Needs) Choice {
-	c := &chooser{needs: needs, held: held}
+	c := &chooser{needs: needs}
 	c.admit(entries)
-	choice := Choice{Of: len(c.ranked), Wide: c.wide}
-	everybody := func(candidate) bool { return true }
-	all := c.fit(c.ranks, everybody)
+	choice := Choice{Of: len(c.able), Wide: c.wide}
+	everybody := func(*candidate) bool { return true }
+	all := c.fit(len(c.able), everybody)
 	if needs.Max <= 0 || len(all) <= needs.Max {
-		choice.Entries, choice.Chosen = slices.Clone(all), len(c.ranked)
+		choice.Entries, choice.Chosen = slices.Clone(all), len(c.able)
 		return choice
 	}
+	c.rank(held)
 	// The best that fill what is not reserved for those that are held, and of
 	// those that are held the best that still fit.
 	room := needs.Max - int(float64(needs.Max)*headroom)
-	in := most(0, c.ranks, room, func(rank int) int { return len(c.fit(rank, everybody)) })
-	out := most(in, c.ranks, needs.Max, func(rank int) int { return len(c.fit(rank, everybody)) })
-	stays := func(e candidate) bool { return e.rank < in || e.held }
+	in := most(0, len(c.able), room, func(rank int) int { return len(c.fit(rank, everybody)) })
+	out := most(in, len(c.able), needs.Max, func(rank int) int { return len(c.fit(rank, everybody)) })
+	stays := func(e *candidate) bool { return e.rank < in || e.held }
 	out = most(in, out, needs.Max, func(rank int) int { return len(c.fit(rank, stays)) })
 	choice.Entries = slices.Clone(c.fit(out, stays))
 	choice.Holds = make(map[muster.Source]struct{}, needs.Max)
-	for _, e := range c.ranked {
-		if e.rank < out && stays(e) {
-			choice.Holds[e.source] = struct{}{}
+	for i := range c.able {
+		if e := &c.able[i]; e.rank < out && stays(e) {
+			choice.Holds[e.Source] = struct{}{}
 		}
 	}
 	choice.Chosen = len(choice.Holds)
@@ -84,59 +85,69 @@ func Choose(entries []Entry, held map[muster.Source]struct{}, needs Needs) Choic
 
 // candidate is an entry with its place among all.
 type candidate struct {
-	source muster.Source
-	rank   int // from 0, the best
-	held   bool
+	Entry
+	rank int // from 0, the best; before they are ranked 0 for all
+	held bool
 }
 
 // chooser holds the memory of a choice, which looks at the same entries several
 // times.
 type chooser struct {
 	needs  Needs
-	held   map[muster.Source]struct{}
-	ranked []candidate // in order of the addresses
-	ranks  int         // one more than the last rank
+	able   []candidate // in order of the addresses
 	wide   int
 	picked []netip.Prefix
 	merged []netip.Prefix
 }
 
-// admit takes what the reader can use and ranks it.
+// admit takes what the reader can use, each source once.
 func (c *chooser) admit(entries []Entry) {
-	able := make([]Entry, 0, len(entries))
+	c.able = make([]candidate, 0, len(entries))
 	for _, e := range entries {
 		p := e.Source.Prefix()
 		switch {
 		case !p.IsValid(), p.Addr().Is4() && c.needs.NoIPv4, p.Addr().Is6() && c.needs.NoIPv6, c.forbidden(e.Source):
 		case !e.Source.IsRange() || !c.needs.NoRanges:
-			able = append(able, e)
+			c.able = append(c.able, candidate{Entry: e})
 		case p.Addr().BitLen()-p.Bits() > 32-widest:
 			c.wide++
 		default:
 			for addr := p.Addr(); p.Contains(addr); addr = addr.Next() {
-				able = append(able, Entry{muster.SourceFromAddr(addr), e.Own, e.Score, e.Until})
+				one := e
+				one.Source = muster.SourceFromAddr(addr)
+				c.able = append(c.able, candidate{Entry: one})
 			}
 		}
 	}
-	slices.SortFunc(able, func(a, b Entry) int {
-		switch {
-		case a.Own != b.Own:
-			if a.Own {
-				return -1
-			}
-			return 1
-		case a.Score != b.Score:
-			return cmp.Compare(b.Score, a.Score)
+	slices.SortFunc(c.able, func(a, b candidate) int { return cmp.Or(a.Source.Compare(b.Source), a.before(&b)) })
+	c.able = slices.CompactFunc(c.able, func(a, b candidate) bool { return a.Source == b.Source })
+}
+
+// before orders entries by their use to the reader.
+func (e *candidate) before(other *candidate) int {
+	switch {
+	case e.Own != other.Own:
+		if e.Own {
+			return -1
 		}
-		return cmp.Or(cmp.Compare(b.Until, a.Until), a.Source.Compare(b.Source))
-	})
-	c.ranks, c.ranked = len(able), make([]candidate, len(able))
-	for rank, e := range able {
-		_, held := c.held[e.Source]
-		c.ranked[rank] = candidate{e.Source, rank, held}
+		return 1
+	case e.Score != other.Score:
+		return cmp.Compare(other.Score, e.Score)
 	}
-	slices.SortFunc(c.ranked, func(a, b candidate) int { return cmp.Or(a.source.Compare(b.source), cmp.Compare(a.rank, b.rank)) })
-	c.ranked = slices.CompactFunc(c.ranked, func(a, b candidate) bool { return a.source == b.source })
+	return cmp.Compare(other.Until, e.Until)
+}
+
+// rank gives every entry its rank; of the same use, the lower address is first.
+func (c *chooser) rank(held map[muster.Source]struct{}) {
+	order := make([]*candidate, len(c.able))
+	for i := range c.able {
+		order[i] = &c.able[i]
+		_, order[i].held = held[order[i].Source]
+	}
+	slices.SortStableFunc(order, func(a, b *candidate) int { return a.before(b) })
+	for rank, e := range order {
+		e.rank = rank
+	}
 }
 
 func (c *chooser) forbidden(s muster.Source) bool {
@@ -145,11 +156,11 @@ func (c *chooser) forbidden(s muster.Source) bool {
 
 // fit returns what covers those that rank above rank and that keep wants. The
 // slice is the chooser's, until the next fit.
-func (c *chooser) fit(rank int, keep func(candidate) bool) []netip.Prefix {
+func (c *chooser) fit(rank int, keep func(*candidate) bool) []netip.Prefix {
 	c.picked = c.picked[:0]
-	for _, e := range c.ranked {
-		if e.rank < rank && keep(e) {
-			c.picked = append(c.picked, e.source.Prefix())
+	for i := range c.able {
+		if e := &c.able[i]; e.rank < rank && keep(e) {
+			c.picked = append(c.picked, e.Source.Prefix())
 		}
 	}
 	if c.needs.NoRanges || c.needs.Separate {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -169,11 +170,14 @@ func (s *Service) tellDeleted(out *answer, rd *reading, taken []*item, now time.
 	}
 }
 
-// answer writes decisions as they come.
+// answer writes decisions as they come, compressed if there are many and the
+// client can read that.
 type answer struct {
 	w         http.ResponseWriter
+	mayZip    bool
 	zip       *gzip.Writer // nil: not compressed
 	buf       []byte
+	begun     bool // something is written
 	decisions int
 	first     bool // of its array
 	err       error
@@ -182,17 +186,21 @@ type answer struct {
 // full is when the buffer is passed on.
 const full = 32 << 10
 
+// zips are gzip writers, which are large.
+var zips = sync.Pool{New: func() any {
+	zip, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a good one
+	}
+	return zip
+}}
+
 func newAnswer(w http.ResponseWriter, r *http.Request) *answer {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	h.Add("Vary", "Accept-Encoding")
-	out := &answer{w: w, first: true, buf: make([]byte, 0, full+1024)}
-	if takesGzip(r) {
-		h.Set("Content-Encoding", "gzip")
-		out.zip, _ = gzip.NewWriterLevel(w, gzip.BestSpeed)
-	}
-	return out
+	h.Set("Vary", "Accept-Encoding")
+	return &answer{w: w, first: true, mayZip: takesGzip(r)}
 }
 
 // takesGzip reports whether a client says that it can read gzip.
@@ -226,6 +234,12 @@ func (a *answer) decision(it *item, now time.Time) {
 }
 
 func (a *answer) pass() {
+	if !a.begun && a.mayZip && len(a.buf) >= full {
+		a.w.Header().Set("Content-Encoding", "gzip")
+		a.zip = zips.Get().(*gzip.Writer)
+		a.zip.Reset(a.w)
+	}
+	a.begun = true
 	if a.err == nil {
 		var to io.Writer = a.w
 		if a.zip != nil {
@@ -239,8 +253,11 @@ func (a *answer) pass() {
 // close writes what is left, to the connection.
 func (a *answer) close() error {
 	a.pass()
-	if a.err == nil && a.zip != nil {
-		a.err = a.zip.Close()
+	if a.zip != nil {
+		if err := a.zip.Close(); a.err == nil {
+			a.err = err
+		}
+		zips.Put(a.zip)
 	}
 	if a.err == nil {
 		a.err = http.NewResponseController(a.w).Flush()
