@@ -64,7 +64,8 @@ type Reasons struct {
 type OperatorVerdict struct {
 	Source    Source
 	Listed    bool      // false: never to be listed
-	Until     time.Time // zero = for good
+	Remedy    Remedy    // of a listing
+	Until     time.Time // zero = for good, which no listing is
 	Reason    string
 	By        string // user name
 	CreatedAt time.Time

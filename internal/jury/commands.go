@@ -58,7 +58,7 @@ func (w *Worker) forget(ctx context.Context, gone func(machine, organisation uin
 			blocked = append(blocked, m)
 		}
 	}
-	if len(sources)+len(blocked) == 0 {
+	if len(sources)+len(blocked) == 0 && !w.owes() {
 		return nil
 	}
 	return w.commit(ctx, func(Tx) error {
@@ -117,35 +117,6 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 	})
 }
 
-// SetTruth replaces what the operator knows and judges again what it concerns.
-// It is in force from then on, even when what is listed could not be withdrawn;
-// telling it again tries that again.
-func (w *Worker) SetTruth(ctx context.Context, t Truth) error {
-	return w.do(ctx, func(ctx context.Context) error {
-		before := w.truth
-		var sources []muster.Source
-		for source, h := range w.evidence {
-			w.truth = before
-			was := w.facts(source)
-			w.truth = t
-			if is := w.facts(source); is != was || w.contradicts(source, h) {
-				sources = append(sources, source)
-			}
-		}
-		w.truth = t
-		for r := range w.ranges {
-			w.touched[r] = true // an address inside may be of it now
-		}
-		if len(sources) == 0 {
-			return nil
-		}
-		return w.commit(ctx, func(Tx) error {
-			w.rejudge(sources, w.now())
-			return nil
-		})
-	})
-}
-
 // Unban mutes what was said about a source so far, at the word of an operator
 // or of the unban service: it comes off the network's list, and for a while more
 // is asked for to list it again.
@@ -165,6 +136,8 @@ type Standing struct {
 	Known   bool // there is evidence
 	Reasons muster.Reasons
 	Canary  bool
+	ASN     uint32    // as noted with its last report, 0 = not known
+	Name    string    // that it was found to own, of those that canaries name
 	Due     time.Time // when it is judged again without new reports; zero = never
 }
 
@@ -172,12 +145,16 @@ type Standing struct {
 func (w *Worker) Explain(ctx context.Context, source muster.Source) (s Standing, err error) {
 	source = SubjectOf(source)
 	err = w.do(ctx, func(context.Context) error {
-		f := w.facts(source)
-		s.Canary = f.Canary
 		h := w.evidence[source]
+		f := w.facts(source, h)
+		s.Canary = f.Canary
 		if h == nil {
 			s.Reasons.Never = f.Never
 			return nil
+		}
+		s.ASN = h.asn
+		if n := h.name(); w.tick < n.until {
+			s.Name = n.name
 		}
 		r := w.table.Explain(&h.ev, w.now(), f)
 		s.Known, s.Reasons = true, w.reasons(&r)

@@ -1,6 +1,7 @@
 package jury
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -46,6 +47,13 @@ func (w *Worker) fold(s *muster.Signal) {
 	}
 	source := SubjectOf(s.Source)
 	h := w.of(source)
+	if s.SourceASN != 0 {
+		h.asn = s.SourceASN
+	}
+	if w.cfg.Name != nil && !s.Source.IsRange() && s.Source.Addr().Is6() {
+		raw := s.Source.Addr().As16()
+		h.more().name.host = binary.BigEndian.Uint64(raw[8:])
+	}
 	w.table.Fold(&h.ev, r)
 	if h.heard == 0 {
 		w.heard = append(w.heard, source)
@@ -90,12 +98,25 @@ type sourced struct {
 // judge judges one source and notes what changed; events about machines are
 // appended, to be applied together.
 func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outcome, events []sourced) []sourced {
+	if until := h.name().until; until != 0 && until <= w.tick {
+		h.rare.name.name, h.rare.name.until = "", 0
+	}
+	if w.waits(source, h, at) {
+		w.schedule(source, h)
+		return events
+	}
 	out.Reset()
-	w.table.Judge(&h.ev, at, w.facts(source), out)
+	f := w.facts(source, h)
+	h.known = knownOf(f)
+	w.table.Judge(&h.ev, at, f, out)
+	news := slices.ContainsFunc(out.Verdicts, func(v crowd.Verdict) bool { return v.Audience == crowd.Network })
+	if news {
+		w.touch(source)
+	}
+	ordered := w.obey(source, h, f, at, news)
 	for i := range out.Verdicts {
-		w.tell(w.verdict(source, &out.Verdicts[i]))
-		if out.Verdicts[i].Audience == crowd.Network {
-			w.touch(source)
+		if v := &out.Verdicts[i]; v.Audience != crowd.Network || !ordered {
+			w.tell(w.verdict(source, v))
 		}
 	}
 	for _, e := range out.Events {
@@ -105,11 +126,33 @@ func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outco
 	return events
 }
 
-// due returns when a source must be judged without new reports, or is stale.
-func (w *Worker) due(ev *crowd.Evidence) int64 {
-	if due := w.table.Due(ev); due > 0 {
-		return due
+// due returns when a source must be judged without new reports, or is stale;
+// 0 = never.
+func (w *Worker) due(h *held) int64 {
+	due := w.table.Due(&h.ev)
+	if due == 0 && h.order().since == 0 {
+		due = w.stale(&h.ev)
 	}
+	n := h.name()
+	if n.waits {
+		due = sooner(due, n.asked+nameWait)
+	}
+	if n.until != 0 {
+		due = sooner(due, n.until)
+	}
+	return due
+}
+
+// sooner returns the earlier of two times, of which the first may be 0 for never.
+func sooner(a, b int64) int64 {
+	if a == 0 {
+		return b
+	}
+	return min(a, b)
+}
+
+// stale returns when evidence that nothing else is due for can be forgotten.
+func (w *Worker) stale(ev *crowd.Evidence) int64 {
 	l := &w.cfg.Parameters.Listing
 	at := ev.Last() + int64(l.Memory/time.Second) + 1
 	if !w.table.Stale(ev, at) { // it was listed, or unbanned
@@ -135,44 +178,17 @@ func (w *Worker) tell(v muster.Verdict) {
 
 // schedule puts a source into the wheel for when it must be judged again.
 func (w *Worker) schedule(source muster.Source, h *held) {
-	due := w.due(&h.ev)
+	due := w.due(h)
+	if due == 0 {
+		h.due = 0
+		return
+	}
 	if h.due != 0 && h.due <= due && h.due > w.tick {
 		return // it is looked at before that, and put there again
 	}
 	h.due = due
 	tick := max(w.tick+tickSeconds, (due+tickSeconds-1)/tickSeconds*tickSeconds)
 	w.wheel[tick] = append(w.wheel[tick], source)
-}
-
-// facts is what is known about a source beside its evidence.
-func (w *Worker) facts(source muster.Source) crowd.Facts {
-	var f crowd.Facts
-	if source.IsReserved() {
-		f.Never = "reserved or private address space is never listed"
-		return f
-	}
-	if w.truth.Allowlist != nil {
-		if reason, ok := w.truth.Allowlist.Covers(source); ok {
-			f.Never = "on the allowlist"
-			if reason != "" {
-				f.Never += ": " + reason
-			}
-		}
-	}
-	if w.truth.Canaries != nil {
-		_, f.Canary = w.truth.Canaries.Match(source, 0)
-		if !f.Canary && w.truth.Canaries.Inside(source) {
-			if source == SubjectOf(muster.SourceFromAddr(source.Addr())) {
-				f.Canary = true // of one line
-			} else if f.Never == "" {
-				f.Never = "an address that is known to be good is inside"
-			}
-		}
-	}
-	if w.truth.Shared != nil {
-		f.Shared = w.truth.Shared(source)
-	}
-	return f
 }
 
 // apply moves the trust in machines by what judgements found out, in an order
@@ -260,7 +276,7 @@ func (w *Worker) doTick() {
 			return true
 		}
 		h.due = 0
-		if w.due(&h.ev) > w.tick {
+		if due := w.due(h); due == 0 || due > w.tick {
 			w.schedule(s, h)
 			return true
 		}
@@ -319,15 +335,18 @@ func (w *Worker) rejudge(sources []muster.Source, at int64) {
 	var out crowd.Outcome
 	var events []sourced
 	for _, source := range sources {
-		h := w.evidence[source]
-		if h == nil {
+		if w.evidence[source] == nil && !w.isNewOrder(source) {
 			continue
 		}
-		w.of(source)
+		h := w.of(source)
 		events = w.judge(source, h, at, &out, events)
-		if w.table.Stale(&h.ev, at) {
-			delete(w.evidence, source)
-			w.change.gone = append(w.change.gone, source)
+		if h.order().since != 0 || !w.table.Stale(&h.ev, at) {
+			continue
+		}
+		delete(w.evidence, source)
+		w.change.gone = append(w.change.gone, source)
+		if w.isNewOrder(source) { // what was known of it stood against that
+			events = w.judge(source, w.of(source), at, &out, events)
 		}
 	}
 	w.apply(events)

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,6 @@ import (
 
 	"muster"
 	"muster/internal/crowd"
-	"muster/internal/policy"
 )
 
 // Reader follows the log of the partitions that this worker owns.
@@ -91,20 +91,15 @@ type Config struct {
 	// that its word as one counts; asked once for every voice at start, because a
 	// machine may have been blocked while nobody ran.
 	Member func(machine, organisation string) bool
+	// Name returns the name that an address owns, of those that canaries name, and
+	// whether that is known: else Named hears of it, if it owns one. It must not
+	// block. nil: names are not looked up.
+	Name func(netip.Addr) (name string, known bool)
 	// Changed is called after verdicts changed durably; it must not block.
 	Changed    func()
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
-}
-
-// Truth is what the operator knows about sources, whoever reports them. Its
-// parts are immutable; nil means empty.
-type Truth struct {
-	Allowlist *policy.Allowlist
-	Canaries  *policy.Canaries
-	// Shared reports whether many people sit behind a source; nil = never.
-	Shared func(muster.Source) bool
 }
 
 // Worker owns the partitions of the log and all evidence in memory. One
@@ -443,7 +438,7 @@ func (w *Worker) idle(ctx context.Context, at time.Time) error {
 	for _, pos := range w.positions {
 		behind = behind || pos < w.passed
 	}
-	if !w.pending(at.Unix()) && !behind {
+	if !w.pending(at.Unix()) && !behind && !w.owes() {
 		return nil
 	}
 	if err := w.catchUp(ctx, at.Unix()); err != nil {

@@ -3,7 +3,6 @@ package jury
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"muster"
 	"muster/internal/crowd"
@@ -64,6 +63,15 @@ func (w *Worker) touch(s muster.Source) {
 	}
 }
 
+// touchSelf notes that a range was listed for another reason, and is no longer.
+func (w *Worker) touchSelf(r muster.Source) {
+	p := r.Prefix()
+	if p.Addr().Is4() && p.Bits() == rangeBits4 || p.Addr().Is6() && p.Bits() == rangeBits6 {
+		w.touched[r] = true
+		w.change.timed = true
+	}
+}
+
 // judgeRanges judges the ranges whose members changed since the last tick.
 func (w *Worker) judgeRanges() {
 	if len(w.touched) == 0 {
@@ -117,25 +125,29 @@ func (w *Worker) judgeRange(r muster.Source) {
 		before = convicted{r.String(), w.tick, until}
 		w.ranges[r] = before
 	}
+	w.change.timed = true
+	if h := w.evidence[r]; h != nil && h.order().since != 0 {
+		return // it stays listed, at an operator's word
+	}
 	name := w.numbers[scenarios].name(uint32(scenario))
 	w.tell(muster.Verdict{
 		Source: r, Audience: muster.Network, Listed: is, Remedy: muster.RemedyBan, Scenario: name,
-		Since: time.Unix(before.Since, 0).UTC(), Until: time.Unix(before.Until, 0).UTC(),
+		Since: instant(before.Since), Until: instant(before.Until),
 		Reasons: muster.Reasons{
 			Machines: len(members), Scenarios: []string{name}, First: first, Last: last,
 			Rule: rangeRule(is), Basis: "range", Epoch: w.epoch, Parameters: w.cfg.Parameters.Version,
 		},
 	})
-	w.change.timed = true
 }
 
 // goodInside reports whether a range must not be listed as a whole: it is known
 // to be good, or shared, or one in it was let off lately.
 func (w *Worker) goodInside(r muster.Source) bool {
-	facts := w.facts(r)
+	facts := w.facts(r, nil)
 	good := facts.Never != "" || facts.Canary || facts.Shared
 	w.members(r, func(s muster.Source, h *held) {
-		good = good || w.table.Explain(&h.ev, w.tick, w.facts(s)).Probation
+		f := w.facts(s, h) // its AS and its name are known with it alone
+		good = good || f.Canary || w.table.Explain(&h.ev, w.tick, f).Probation
 	})
 	return good
 }

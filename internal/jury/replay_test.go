@@ -79,9 +79,10 @@ func history(t *rapid.T) []muster.Entry {
 			s := muster.Signal{
 				ID:      muster.SignalID{byte(len(sent)), byte(len(sent) >> 8)},
 				Machine: fmt.Sprint("m", m), Organisation: fmt.Sprint("o", m%6), ReporterASN: uint32(64500 + m%4), ReporterNet: uint64(m + 1),
-				Source:   muster.SourceFromAddr(netip.MustParseAddr(rapid.SampledFrom(addresses[p]).Draw(t, "address"))),
-				Scenario: rapid.SampledFrom([]string{brute, brute, probing, "own/scenario"}).Draw(t, "scenario"),
-				Received: now, At: now.Add(-time.Duration(rapid.IntRange(0, 90).Draw(t, "delay")) * time.Minute),
+				SourceASN: uint32(rapid.SampledFrom([]int{0, 0, 64600, 64601}).Draw(t, "source's AS")),
+				Source:    muster.SourceFromAddr(netip.MustParseAddr(rapid.SampledFrom(addresses[p]).Draw(t, "address"))),
+				Scenario:  rapid.SampledFrom([]string{brute, brute, probing, "own/scenario"}).Draw(t, "scenario"),
+				Received:  now, At: now.Add(-time.Duration(rapid.IntRange(0, 90).Draw(t, "delay")) * time.Minute),
 				Flags: flags.Draw(t, "flags"),
 			}
 			if m == 11 && s.Flags&counts != 0 {
@@ -104,30 +105,133 @@ func history(t *rapid.T) []muster.Entry {
 	return out
 }
 
-// replay is a worker under test with the log that it works through; its clock
-// stands still in the past.
+// step is what comes next: a record of the log, or what an operator does.
+type step struct {
+	entry muster.Entry
+	do    string
+	what  string // a machine, or a source
+	truth int    // of truths
+	at    time.Time
+}
+
+// truths are what the operator knows, one time or another: first what all know.
+func truths(t testing.TB) []Truth {
+	canaries := func(values ...string) *policy.Canaries {
+		var list []muster.Canary
+		for _, value := range values {
+			c, err := muster.NewCanary(muster.OriginOperator, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, c)
+		}
+		return policy.NewCanaries(list)
+	}
+	first := truth(t)
+	ordered := func(text string, until time.Duration) map[muster.Source]muster.OperatorVerdict {
+		s := source(t, text)
+		return map[muster.Source]muster.OperatorVerdict{s: {Source: s, Listed: true, Remedy: muster.RemedyBan, Until: start.Add(until), Reason: "a flood"}}
+	}
+	return []Truth{
+		first,
+		{Canaries: first.Canaries, Shared: first.Shared, Allowlist: policy.NewAllowlist([]muster.AllowEntry{{Source: source(t, "35.188.49.0/30")}})},
+		{Canaries: canaries("AS64601"), Shared: first.Shared, Listed: ordered("35.188.49.0", 100*time.Hour)},
+		{Canaries: canaries(canary, "*.crawler.example.org"), Shared: first.Shared, Listed: ordered("35.188.49.77", time.Hour)},
+		{Canaries: canaries(canary, "*.crawler.example.org", "AS64601"), Listed: ordered("35.188.49.0/24", time.Hour)},
+	}
+}
+
+// steps puts what operators do between records.
+func steps(t *rapid.T, records []muster.Entry) (out []step) {
+	machine := rapid.IntRange(0, 11)
+	address := rapid.SampledFrom([]string{"35.188.49.0", "35.188.49.1", "35.188.49.4", "35.188.49.5", canary})
+	for _, e := range records {
+		out = append(out, step{entry: e})
+		latest := start
+		if err := muster.DecodeSignals(e.Data, func(s *muster.Signal) { latest = s.Received }); err != nil {
+			t.Fatal(err)
+		}
+		switch do := rapid.SampledFrom([]string{"", "", "", "", "", "", "truth", "truth", "block", "admit", "unban", "named"}).Draw(t, "command"); do {
+		case "":
+		case "truth":
+			out = append(out, step{do: do, truth: rapid.IntRange(0, 4).Draw(t, "truth")})
+		case "block", "admit":
+			out = append(out, step{do: do, what: fmt.Sprint("m", machine.Draw(t, "machine"))})
+		default:
+			out = append(out, step{do: do, what: address.Draw(t, "address"), at: latest})
+		}
+	}
+	return out
+}
+
+// replay is a worker under test with what it works through; its clock stands
+// still in the past.
 type replay struct {
 	*rapid.T
 	ctx        context.Context
 	parameters crowd.Parameters
-	truth      Truth
-	records    []muster.Entry
+	truths     []Truth
+	steps      []step
+
+	blocked map[string]bool // as of now
+	truth   int             // likewise
 }
 
+func (r *replay) reset() { r.blocked, r.truth = map[string]bool{}, 0 }
+
 func (r *replay) load(l *ledger) *Worker {
-	w := New(config(l, newStream(), func(c *Config) { c.Parameters, c.Truth = r.parameters, r.truth }))
+	w := New(config(l, newStream(), func(c *Config) {
+		c.Parameters, c.Truth = r.parameters, r.truths[r.truth]
+		c.Member = func(machine, organisation string) bool { return organisation != "" && !r.blocked[machine] }
+		c.Name = func(netip.Addr) (string, bool) { return "", false }
+	}))
 	if err := w.load(r.ctx); err != nil {
 		r.Fatal(err)
 	}
 	return w
 }
 
-// undisturbed has one worker go through the log, record by record.
+// command does what an operator does.
+func (r *replay) command(w *Worker, s step) error {
+	switch s.do {
+	case "block":
+		r.blocked[s.what] = true
+	case "admit":
+		delete(r.blocked, s.what)
+	case "truth":
+		r.truth = s.truth
+	}
+	done := make(chan error, 1)
+	go func() {
+		switch s.do {
+		case "block":
+			done <- w.Forget(r.ctx, s.what, "")
+		case "admit":
+			done <- w.ForgetStrangers(r.ctx)
+		case "truth":
+			done <- w.SetTruth(r.ctx, r.truths[s.truth])
+		case "unban":
+			done <- w.Unban(r.ctx, muster.SourceFromAddr(netip.MustParseAddr(s.what)), s.at)
+		case "named":
+			done <- w.Named(r.ctx, netip.MustParseAddr(s.what), "a.crawler.example.org")
+		}
+	}()
+	c := <-w.commands
+	c.done <- c.do(r.ctx)
+	return <-done
+}
+
+// undisturbed has one worker go through all, step by step.
 func (r *replay) undisturbed() (*ledger, *Worker) {
+	r.reset()
 	l := newLedger()
 	w := r.load(l)
-	for _, e := range r.records {
-		if err := w.consume(r.ctx, []muster.Entry{e}); err != nil {
+	for _, s := range r.steps {
+		if s.do != "" {
+			if err := r.command(w, s); err != nil {
+				r.Fatal(err)
+			}
+		} else if err := w.consume(r.ctx, []muster.Entry{s.entry}); err != nil {
 			r.Fatal(err)
 		}
 	}
@@ -137,25 +241,53 @@ func (r *replay) undisturbed() (*ledger, *Worker) {
 // disturbed has workers go through the log in batches, with commits that fail,
 // and stops and starts them.
 func (r *replay) disturbed() (*ledger, *Worker) {
+	r.reset()
 	l := newLedger()
 	what := none
 	l.fault = func() fault { f := what; what = none; return f }
 	w := r.load(l)
-	for from := 0; from < len(r.records); {
-		to := min(len(r.records), from+rapid.IntRange(1, 12).Draw(r.T, "batch"))
+	var records []muster.Entry // all so far
+	for i := 0; i < len(r.steps); {
 		failure := rapid.SampledFrom([]fault{none, none, none, none, refused, undone, unheard}).Draw(r.T, "fault")
-		what = failure
-		err := w.consume(r.ctx, r.records[from:to])
-		if (err != nil) != (failure != none) || err != nil && !errors.Is(err, errAway) {
-			r.Fatalf("fault %d: got %v", failure, err)
-		}
-		if err == nil || failure == unheard {
-			from = to
-			if failure == unheard { // as Run does, that cannot know
-				if err := w.consume(r.ctx, r.records[:to]); err != nil {
-					r.Fatalf("a retry of what is durable: %v", err)
+		if s := r.steps[i]; s.do != "" {
+			what = failure
+			err := r.command(w, s)
+			what = none // it may have had nothing to write
+			if err != nil && !errors.Is(err, errAway) {
+				r.Fatalf("%s with fault %d: got %v", s.do, failure, err)
+			}
+			// What is known at a start makes good what failed; else it is told again.
+			atStart := s.do == "block" || s.do == "admit" || s.do == "truth"
+			switch {
+			case err == nil:
+			case atStart && rapid.Bool().Draw(r.T, "restart instead"):
+				w = r.load(l)
+			default:
+				if err := r.command(w, s); err != nil {
+					r.Fatalf("%s, the second time: %v", s.do, err)
 				}
 			}
+			i++
+		} else {
+			n := 1
+			for limit := rapid.IntRange(1, 12).Draw(r.T, "batch"); n < limit && i+n < len(r.steps) && r.steps[i+n].do == ""; n++ {
+			}
+			var batch []muster.Entry
+			for _, s := range r.steps[i : i+n] {
+				batch = append(batch, s.entry)
+			}
+			what = failure
+			err := w.consume(r.ctx, batch)
+			if (err != nil) != (failure != none) || err != nil && !errors.Is(err, errAway) {
+				r.Fatalf("fault %d: got %v", failure, err)
+			}
+			if err != nil { // Run does it again
+				if err := w.consume(r.ctx, append(records, batch...)); err != nil {
+					r.Fatalf("a retry, of what is durable or not: %v", err)
+				}
+			}
+			records = append(records, batch...)
+			i += n
 		}
 		if rapid.IntRange(0, 2).Draw(r.T, "restart") == 0 {
 			w = r.load(l)
@@ -200,7 +332,7 @@ func memoryOf(w *Worker) memory {
 		Tick: w.tick, Epoch: w.epoch, Held: append([]uint32{}, w.rated.held...), Fallen: append([]uint32{}, w.fallen...),
 	}
 	for source, h := range w.evidence {
-		m.Evidence[source.String()] = fmt.Sprintf("%x", h.ev.AppendBinary(nil))
+		m.Evidence[source.String()] = fmt.Sprintf("%x", h.appendBinary(nil))
 	}
 	for kind := range w.numbers {
 		m.Names[kind] = w.numbers[kind].names
@@ -221,8 +353,8 @@ func historiesOf(l *ledger) map[verdictKey][]muster.Verdict {
 // sources are those of the log on which there was evidence.
 func (r *replay) sources() map[muster.Source]bool {
 	all := map[muster.Source]bool{}
-	for _, e := range r.records {
-		if err := muster.DecodeSignals(e.Data, func(s *muster.Signal) {
+	for _, st := range r.steps {
+		if err := muster.DecodeSignals(st.entry.Data, func(s *muster.Signal) {
 			if s.Flags&(counts|fleet) != 0 {
 				all[s.Source] = true
 			}
@@ -235,12 +367,12 @@ func (r *replay) sources() map[muster.Source]bool {
 
 // goals are what some of the histories must come to, or they are too dull.
 var goals = map[string][]string{
-	"a young network":   {"listed: crowd", "listed: fleet", "held", "struck"},
-	"one that grows up": {"listed: crowd", "listed: fleet", "listed: lapsed", "listed: range", "held", "struck", "validated", "confirmed", "unconfirmed", "forgotten"},
+	"a young network":   {"listed: crowd", "listed: fleet", "listed: operator", "held", "struck"},
+	"one that grows up": {"listed: crowd", "listed: fleet", "listed: operator", "listed: lapsed", "listed: range", "held", "struck", "validated", "confirmed", "unconfirmed", "forgotten"},
 }
 
 // Whatever fails, however the records come in batches, and however often the
-// worker is stopped, the same log gives the same alerts, evidence, verdicts,
+// worker is stopped, the same log with the same commands in between gives the same alerts, evidence, verdicts,
 // trust and epochs: nothing is lost, nothing counts twice, and nothing depends
 // on when it was done.
 func TestReplayReachesTheSameState(t *testing.T) {
@@ -254,12 +386,12 @@ func TestReplayReachesTheSameState(t *testing.T) {
 			}
 		}()
 	}
-	known, ctx := truth(t), t.Context()
+	known, ctx := truths(t), t.Context()
 	for name, p := range map[string]crowd.Parameters{"a young network": crowd.Default(), "one that grows up": fast()} {
 		t.Run(name, func(t *testing.T) {
 			reached := map[string]int{}
 			rapid.Check(t, func(t *rapid.T) {
-				r := &replay{T: t, ctx: ctx, parameters: p, truth: known, records: history(t)}
+				r := &replay{T: t, ctx: ctx, parameters: p, truths: known, steps: steps(t, history(t))}
 				plain, _ := r.undisturbed()
 				shaky, w := r.disturbed()
 				want, got := plain.look(), shaky.look()

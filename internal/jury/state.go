@@ -50,14 +50,6 @@ type rating struct {
 	held       []uint32 // machines without weight since
 }
 
-// held is the evidence on one source.
-type held struct {
-	ev      crowd.Evidence
-	due     int64 // for when it stands in the wheel, 0 = nowhere
-	changed bool  // since the last commit
-	heard   int64 // since the last judgement: as of when to judge, 0 = not
-}
-
 // change is what the transaction under way has to write.
 type change struct {
 	sources    []muster.Source
@@ -172,11 +164,15 @@ func (w *Worker) load(ctx context.Context) error {
 	if err := w.read(ctx); err != nil {
 		return err
 	}
-	if len(w.again) == 0 {
+	if !w.owes() {
 		return nil
 	}
 	return w.commit(ctx, func(Tx) error { return nil })
 }
+
+// owes reports whether what was loaded has yet to be brought in line with what
+// is known today, which the next commit does.
+func (w *Worker) owes() bool { return len(w.again)+len(w.change.trust) > 0 }
 
 // read reads everything; voices of machines that no longer count are dropped on
 // the way.
@@ -200,12 +196,12 @@ func (w *Worker) read(ctx context.Context) (err error) {
 	}
 	err = w.cfg.Ledger.EachEvidence(ctx, func(row muster.EvidenceRow) error {
 		h := &held{}
-		if err := h.ev.UnmarshalBinary(row.Data); err != nil {
+		if err := h.unmarshal(row.Data); err != nil {
 			return fmt.Errorf("%s: %w", row.Source, err)
 		}
 		w.evidence[row.Source] = h
 		gone := h.ev.Forget(func(machine, organisation uint32) bool { return !w.isMember(machine, organisation) })
-		if gone || w.contradicts(row.Source, h) {
+		if gone || w.isOutdated(row.Source, h) {
 			w.again = append(w.again, row.Source)
 		}
 		w.schedule(row.Source, h)
@@ -214,6 +210,7 @@ func (w *Worker) read(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("reading the evidence: %w", err)
 	}
+	w.orderNew()
 	w.sources.Set(float64(len(w.evidence)))
 	w.loaded = true
 	return nil
@@ -221,23 +218,6 @@ func (w *Worker) read(ctx context.Context) (err error) {
 
 func (w *Worker) isMember(machine, organisation uint32) bool {
 	return w.cfg.Member(w.numbers[machines].name(machine), w.numbers[organisations].name(organisation))
-}
-
-// contradicts reports whether a listing stands against the truth.
-func (w *Worker) contradicts(source muster.Source, h *held) bool {
-	if f := w.facts(source); f.Never == "" && !f.Canary {
-		return false
-	}
-	_, listed := h.ev.Listed(crowd.Network)
-	if listed {
-		return true
-	}
-	for _, organisation := range w.numbers[organisations].of {
-		if _, listed := h.ev.Listed(organisation); listed {
-			return true
-		}
-	}
-	return false
 }
 
 func (w *Worker) loadTrust(ctx context.Context) error {
@@ -277,7 +257,7 @@ func (w *Worker) loadTrust(ctx context.Context) error {
 			return fmt.Errorf("reading the convicted ranges: %w", err)
 		}
 		w.ranges[r] = c
-		if f := w.facts(r); f.Never != "" || f.Canary || f.Shared {
+		if f := w.facts(r, nil); f.Never != "" || f.Canary || f.Shared {
 			w.touched[r] = true // an address inside became one while nobody ran
 		}
 	}
@@ -326,10 +306,11 @@ func (w *Worker) loadTrust(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading what is known about behaviours: %w", err)
 	}
+	// Who was blocked or admitted while nobody ran is rated so at the next epoch,
+	// as if it had just happened.
 	for machine := 1; machine < len(w.records); machine++ {
-		w.records[machine].Blocked = !w.counts(uint32(machine))
-		if machine < len(w.rated.records) {
-			w.rated.records[machine].Blocked = w.records[machine].Blocked
+		if m := uint32(machine); w.records[m].Blocked == w.counts(m) {
+			w.move(m).Blocked = !w.counts(m)
 		}
 	}
 	w.makeTable()
@@ -363,10 +344,12 @@ func (w *Worker) counts(machine uint32) bool {
 // rate makes the next epoch's table. What it is made from is written with it,
 // for the machines that have moved.
 func (w *Worker) rate(at int64) {
-	w.rated = rating{at: at, records: slices.Clone(w.records), behaviours: slices.Clone(w.behaviours), priors: len(w.priors)}
-	for machine := range w.moved {
-		w.change.trust[machine] = w.tick
+	for machine := range w.moved { // some to where they were
+		if int(machine) >= len(w.rated.records) || w.rated.records[machine] != w.records[machine] {
+			w.change.trust[machine] = w.tick
+		}
 	}
+	w.rated = rating{at: at, records: slices.Clone(w.records), behaviours: slices.Clone(w.behaviours), priors: len(w.priors)}
 	for b := range w.behaviours {
 		if w.behaviours[b] != (crowd.BehaviourRecord{}) {
 			w.change.behaviours[uint16(b)] = struct{}{}
@@ -496,7 +479,7 @@ func (w *Worker) writeEvidence(tx Tx) error {
 		}
 		h.changed = false
 		start := len(arena)
-		arena = h.ev.AppendBinary(arena)
+		arena = h.appendBinary(arena)
 		rows = append(rows, muster.EvidenceRow{
 			Partition: w.cfg.Partition(source), Source: source,
 			Last: time.Unix(h.ev.Last(), 0).UTC(), Data: arena[start:len(arena):len(arena)],

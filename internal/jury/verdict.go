@@ -11,7 +11,7 @@ import (
 func (w *Worker) verdict(source muster.Source, v *crowd.Verdict) muster.Verdict {
 	out := muster.Verdict{
 		Source: source, Audience: muster.Audience(w.numbers[organisations].name(v.Audience)), Listed: v.Listed,
-		Remedy: muster.Remedy(v.Remedy.String()), Since: time.Unix(v.Since, 0).UTC(), Until: time.Unix(v.Until, 0).UTC(),
+		Remedy: muster.Remedy(v.Remedy.String()), Since: instant(v.Since), Until: instant(v.Until),
 		Reasons: w.reasons(&v.Reasons),
 	}
 	if len(out.Reasons.Scenarios) > 0 {
@@ -19,6 +19,8 @@ func (w *Worker) verdict(source muster.Source, v *crowd.Verdict) muster.Verdict 
 	}
 	return out
 }
+
+func instant(at int64) time.Time { return time.Unix(at, 0).UTC() }
 
 func (w *Worker) reasons(r *crowd.Reasons) muster.Reasons {
 	out := muster.Reasons{

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"muster"
+	"muster/internal/crowd"
 )
 
 func TestFromTheLogToVerdicts(t *testing.T) {
@@ -38,7 +39,7 @@ func TestFromTheLogToVerdicts(t *testing.T) {
 		if v.Scenario != brute || v.Remedy != "ban" || !v.Since.Equal(start) || !v.Until.Equal(start.Add(72*time.Hour)) {
 			t.Errorf("got %+v", v)
 		}
-		if w := v.Reasons; w.Basis != "crowd" || w.Machines != 3 || w.Independent != 2 || !w.Local || w.Parameters != 1 || w.Epoch == 0 || w.Support < w.Threshold {
+		if w := v.Reasons; w.Basis != "crowd" || w.Machines != 3 || w.Independent != 2 || !w.Local || w.Parameters != crowd.Default().Version || w.Epoch == 0 || w.Support < w.Threshold {
 			t.Errorf("for reasons %+v", w)
 		}
 		if w := r.verdict("A", other).Reasons; w.Basis != "fleet" || w.Machines != 1 {

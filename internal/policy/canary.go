@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"hash/fnv"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +19,7 @@ type Canaries struct {
 	table *bart.Table[uint32] // addresses and ranges, by index in all
 	as    map[uint32]uint32
 	names map[string]uint32 // by what follows the star
+	id    uint32            // of names
 }
 
 // NewCanaries compiles canaries as muster.NewCanary makes them; others are left
@@ -58,6 +62,11 @@ func NewCanaries(list []muster.Canary) *Canaries {
 		}
 		c.all = append(c.all, canary)
 	}
+	digest := fnv.New32a()
+	for _, suffix := range slices.Sorted(maps.Keys(c.names)) {
+		digest.Write([]byte(suffix + "\n"))
+	}
+	c.id = digest.Sum32()
 	return c
 }
 
@@ -76,6 +85,14 @@ func (c *Canaries) Names() int {
 		return 0
 	}
 	return len(c.names)
+}
+
+// NamesID tells sets of patterns of names apart.
+func (c *Canaries) NamesID() uint32 {
+	if c == nil {
+		return 0
+	}
+	return c.id
 }
 
 // Match returns the canary that s is, or lies in; the narrowest one, and the one
