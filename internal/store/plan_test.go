@@ -114,6 +114,16 @@ SCAN unbans USING INDEX unbans_untold`},
 SEARCH verdicts USING PRIMARY KEY (part=? AND source=? AND audience=?)
 LIST SUBQUERY 4
 SCAN 2-ROW VALUES CLAUSE`},
+		{selectRollups, `
+SEARCH rollups USING PRIMARY KEY (part=? AND source=? AND day>?)`},
+		{rollupsAmong(2), `
+SEARCH rollups USING PRIMARY KEY (part=? AND source=? AND day=?)
+LIST SUBQUERY 4
+SCAN 2-ROW VALUES CLAUSE`},
+		{deleteOldestRollups, `
+SEARCH rollups USING PRIMARY KEY (part=? AND source=? AND day=?)
+LIST SUBQUERY 2
+SEARCH rollups USING COVERING INDEX rollups_by_day (day<?)`},
 	} {
 		if plan := explainPlan(t, db.reader, tt.query); plan != tt.plan {
 			t.Errorf("%s\nexpected the plan:%s\ngot:%s", tt.query, tt.plan, plan)

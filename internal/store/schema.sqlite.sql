@@ -268,6 +268,25 @@ CREATE TABLE limits (
   set_by TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE lookup_keys (
+  id           TEXT NOT NULL PRIMARY KEY,
+  organisation TEXT NOT NULL,
+  name         TEXT NOT NULL,
+  hash         BLOB NOT NULL UNIQUE,
+  per_day      INTEGER NOT NULL,
+  per_month    INTEGER NOT NULL,
+  created_at   INTEGER NOT NULL,
+  created_by   TEXT NOT NULL,
+  revoked_at   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE lookup_usage (
+  lookup_key TEXT NOT NULL,
+  day        INTEGER NOT NULL,
+  calls      INTEGER NOT NULL,
+  PRIMARY KEY (lookup_key, day)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE machine_reports (
   machine TEXT NOT NULL,
   kind    TEXT NOT NULL,
@@ -350,6 +369,21 @@ CREATE TABLE removals (
   machine   TEXT NOT NULL,
   decisions TEXT NOT NULL
 ) STRICT;
+
+CREATE TABLE rollup_positions (
+  part     INTEGER NOT NULL PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE rollups (
+  part   INTEGER NOT NULL,
+  source BLOB NOT NULL,
+  day    INTEGER NOT NULL,
+  data   BLOB NOT NULL,
+  PRIMARY KEY (part, source, day)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX rollups_by_day ON rollups (day);
 
 CREATE TABLE secrets (
   name  TEXT NOT NULL PRIMARY KEY,

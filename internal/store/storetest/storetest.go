@@ -78,6 +78,8 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"sources for rules":               testSourcesForRules,
 		"integrations":                    testIntegrations,
 		"reports to integrations":         testIntegrationReports,
+		"rollups for lookups":             testRollups,
+		"lookup keys":                     testLookupKeys,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
