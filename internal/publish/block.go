@@ -27,7 +27,7 @@ type block struct {
 
 const (
 	// blockRows is the most rows in a block. Smaller blocks are cheaper to encode
-	// anew and compress worse: 256 cost 3 % more bytes than 512.
+	// anew and compress worse: 256 cost 5 % more bytes than 512, 1024 3 % less.
 	blockRows = 512
 	// blockFill is how full blocks are made, so that rows can join.
 	blockFill = 448

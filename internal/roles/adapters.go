@@ -84,27 +84,12 @@ func (t ledgerTx) PutVerdicts(vs []muster.Verdict) error {
 type changelog struct{ db *store.DB }
 
 func (c changelog) Listed(ctx context.Context, fn func(muster.Verdict) error) error {
-	return c.db.EachVerdict(ctx, false, func(v muster.Verdict) error {
-		if softer(&v) {
-			return nil
-		}
-		return fn(v)
-	})
+	return c.db.EachVerdict(ctx, false, fn)
 }
 
 func (c changelog) Changed(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
-	list, err := c.db.VerdictsChanged(ctx, since, limit)
-	for i := range list {
-		if softer(&list[i]) {
-			list[i].Listed = false
-		}
-	}
-	return list, err
+	return c.db.VerdictsChanged(ctx, since, limit)
 }
-
-// softer reports whether readers should do something else than ban a source: the
-// decision stream can carry bans only.
-func softer(v *muster.Verdict) bool { return v.Listed && v.Remedy == muster.RemedyCaptcha }
 
 // reports keeps what machines tell about themselves.
 type reports struct {

@@ -86,6 +86,8 @@ type node struct {
 	abuse     *abuse.Service
 	committer *ingest.Committer
 	publisher *publish.Publisher
+	reports   *publish.Reports
+	lists     readerLists
 	worker    *jury.Worker
 	unbans    *unban.Service
 	asn       *enrich.ASN // nil without a database
@@ -179,9 +181,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	if err := n.truth.load(ctx); err != nil {
 		return err
 	}
-	n.publisher = publish.New(publish.Config{
-		Verdicts: changelog{n.db}, Allowed: n.truth.covers, Now: n.now, Logger: n.log, Registerer: n.registry,
-	})
+	n.publisher = n.newPublisher(taxonomy)
 	if cfg.Enrich.ASN != "" {
 		if n.asn, err = enrich.Open(cfg.Enrich.ASN); err != nil {
 			return err
@@ -298,6 +298,7 @@ func (n *node) run(ctx context.Context) error {
 		ops.Service{Name: "rate limits", Start: n.abuse.Start, Run: n.abuse.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "publisher", Start: n.publisher.Load, Run: n.publisher.Run},
 		ops.Service{Name: "bells", Start: n.listen, Run: n.bells.run},
+		ops.Service{Name: "reports", Run: n.followReports},
 		ops.Service{Name: "judge", Run: n.worker.Run, StopTimeout: 30 * time.Second},
 		ops.Service{Name: "unbans", Run: n.unbans.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "ingest", Run: n.committer.Run, StopTimeout: 30 * time.Second},
@@ -418,6 +419,7 @@ func (n *node) checks() *ops.Health {
 // jobs are the periodic chores.
 func (n *node) jobs() []ops.Job {
 	return []ops.Job{
+		n.refreshReports(),
 		{Name: "allowlist", Interval: 30 * time.Second, Log: n.log, Do: func(context.Context) error {
 			if n.truth.due() {
 				n.bells.ring(bellTruth, "")
