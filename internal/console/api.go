@@ -84,13 +84,14 @@ type AlertQuery struct {
 
 // Config sets up the API.
 type Config struct {
-	Store    Store
-	Machines *enroll.Service
-	Orders   *orders.Service
-	Abuse    Abuse
-	Canaries Canaries
-	Unbans   Unbans // nil on a server that does not judge
-	Judge    Judge  // likewise
+	Store      Store
+	Machines   *enroll.Service
+	Orders     *orders.Service
+	Abuse      Abuse
+	Canaries   Canaries
+	Allowlists Allowlists
+	Unbans     Unbans // nil on a server that does not judge
+	Judge      Judge  // likewise
 	// Truth is what people know about sources.
 	Truth func() jury.Truth
 	// Listing returns the network's listing of the narrowest source around an
@@ -147,6 +148,14 @@ func NewAPI(cfg Config) *API {
 		"GET /api/v1/allowlist":               a.allowlist,
 		"POST /api/v1/allowlist":              a.allow,
 		"DELETE /api/v1/allowlist/{value...}": a.disallow,
+		"GET /api/v1/allowlists":              a.allowlists,
+		"POST /api/v1/allowlists":             a.createAllowlist,
+		"GET /api/v1/allowlists/{id}":         a.allowlistNamed,
+		"PATCH /api/v1/allowlists/{id}":       a.updateAllowlist,
+		"DELETE /api/v1/allowlists/{id}":      a.deleteAllowlist,
+		"GET /api/v1/allowlists/{id}/items":   a.allowItems,
+		"POST /api/v1/allowlists/{id}/items":  a.putAllowItems,
+		"GET /api/v1/allowed/{value...}":      a.allowed,
 		"GET /api/v1/canaries":                a.canaries,
 		"POST /api/v1/canaries":               a.addCanaries,
 		"DELETE /api/v1/canaries":             a.dropCanaries,
@@ -167,6 +176,8 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/tokens":                 a.createToken,
 		"DELETE /api/v1/tokens/{id}":          a.deleteToken,
 		"POST /api/v1/token-key/rotate":       a.rotateTokenKey,
+
+		"DELETE /api/v1/allowlists/{id}/items/{value...}": a.removeAllowItem,
 
 		unbanStandingRoute:                a.unbanStanding,
 		unbanAskRoute:                     a.askUnban,
