@@ -233,7 +233,9 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 	if liars == 0 {
 		return
 	}
-	gang := binomialTail(voices, liars, t.liars) < t.Parameters.Suspicion.Chance
+	// One liar makes no gang: it picks whom it reports, and so in whose company it
+	// is found.
+	gang := liars > 1 && binomialTail(voices, liars, t.liars) < t.Parameters.Suspicion.Chance
 	if !gang && (ev.confirmed || backing == 0) {
 		return
 	}

@@ -126,6 +126,28 @@ func TestAPoisonerAndACanary(t *testing.T) {
 	}
 }
 
+// A liar that joins in when others have told already must not take down what
+// stands without it, nor the honest who told it.
+func TestALiarsCompanyOfItsOwnChoosing(t *testing.T) {
+	canary, err := muster.NewCanary(muster.OriginOperator, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHistory()
+	h.says(1*time.Hour, attacker, "a")
+	h.says(2*time.Hour, attacker, "b") // listed
+	h.says(3*time.Hour, attacker, "c")
+	h.says(4*time.Hour, attacker, "d", "p")
+	h.says(5*time.Hour, known, "p")
+	h.says(36*time.Hour, "80.4.4.4", "b")
+
+	res := judge(t, read(t, h.String()), JudgeConfig{Canaries: policy.NewCanaries([]muster.Canary{canary}), Explain: parse(t, attacker)})
+	if res.Ended != 0 || res.Ranks[0] != 1 || res.TrustEvents["company"] != 0 {
+		t.Errorf("expected the listing to stay and p alone to be held, got %d ended, ranks %v, events %v: %+v",
+			res.Ended, res.Ranks, res.TrustEvents, res.Explained[0])
+	}
+}
+
 func TestParametersAreTheJudges(t *testing.T) {
 	h := newHistory()
 	h.says(time.Hour, attacker, "a", "b")
