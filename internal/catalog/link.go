@@ -165,7 +165,8 @@ func acceptsGzip(r *http.Request) bool {
 	for _, value := range r.Header.Values("Accept-Encoding") {
 		for coding := range strings.SplitSeq(value, ",") {
 			name, parameters, _ := strings.Cut(coding, ";")
-			if strings.EqualFold(strings.TrimSpace(name), "gzip") && !strings.HasPrefix(strings.ReplaceAll(parameters, " ", ""), "q=0") {
+			weight, weighed := strings.CutPrefix(strings.ReplaceAll(parameters, " ", ""), "q=")
+			if strings.EqualFold(strings.TrimSpace(name), "gzip") && !(weighed && strings.Trim(weight, "0.") == "") {
 				return true
 			}
 		}

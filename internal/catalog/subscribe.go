@@ -260,6 +260,9 @@ func (s *Service) order(ctx context.Context, t task, machine string) error {
 		return nil
 	}
 	sub, subscribes := s.state.Load().of(machine, m.Organisation, m.Tags)[t.list.ID]
+	if t.again && sub.Subscriber != t.subscriber {
+		return nil // the one that is nearer to the machine has a task of its own
+	}
 	if !subscribes || t.again {
 		data, err := wire.BlocklistUnsubscribeData(t.list.Name)
 		if err != nil {
