@@ -17,6 +17,9 @@ const (
 // Valid reports whether k is a known kind.
 func (k IntegrationKind) Valid() bool { return k == FirewallIntegration || k == BouncerIntegration }
 
+// IntegrationPath is the path below which integrations are read.
+const IntegrationPath = "/v1/integrations/"
+
 // Bounds of an integration.
 const (
 	// MaxCollateral is the largest share of a range that aggregation may cover

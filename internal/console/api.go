@@ -84,14 +84,17 @@ type AlertQuery struct {
 
 // Config sets up the API.
 type Config struct {
-	Store      Store
-	Machines   *enroll.Service
-	Orders     *orders.Service
-	Abuse      Abuse
-	Canaries   Canaries
-	Allowlists Allowlists
-	Unbans     Unbans // nil on a server that does not judge
-	Judge      Judge  // likewise
+	Store              Store
+	Machines           *enroll.Service
+	Orders             *orders.Service
+	Abuse              Abuse
+	Canaries           Canaries
+	Allowlists         Allowlists
+	Unbans             Unbans // nil on a server that does not judge
+	Judge              Judge  // likewise
+	Integrations       Integrations
+	IntegrationLists   IntegrationLists
+	IntegrationContact func(id string) (muster.IntegrationContact, bool) // what this node knows of it; nil = nothing
 	// Truth is what people know about sources.
 	Truth func() jury.Truth
 	// Listing returns the network's listing of the narrowest source around an
@@ -107,6 +110,7 @@ type Config struct {
 	AllowlistChanged     func(ctx context.Context) error
 	OrganisationsChanged func(ctx context.Context) error
 	CanariesChanged      func(ctx context.Context) error // nil: nobody needs to know
+	IntegrationsChanged  func(ctx context.Context) error // likewise
 	Status               func(ctx context.Context) any   // for GET /api/v1/status
 	PublicURL            string                          // ends in "/"
 	Version              string
@@ -178,6 +182,14 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/token-key/rotate":       a.rotateTokenKey,
 
 		"DELETE /api/v1/allowlists/{id}/items/{value...}": a.removeAllowItem,
+
+		"GET /api/v1/integrations":              a.integrations,
+		"POST /api/v1/integrations":             a.createIntegration,
+		"GET /api/v1/integrations/{id}":         a.integration,
+		"PATCH /api/v1/integrations/{id}":       a.updateIntegration,
+		"DELETE /api/v1/integrations/{id}":      a.deleteIntegration,
+		"POST /api/v1/integrations/{id}/rotate": a.rotateIntegration,
+		"GET /api/v1/integration-formats":       a.integrationFormats,
 
 		unbanStandingRoute:                a.unbanStanding,
 		unbanAskRoute:                     a.askUnban,

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -330,5 +332,24 @@ func BenchmarkChoose(b *testing.B) {
 				Choose(list, nil, Needs{Max: n})
 			}
 		})
+	}
+}
+
+// Every product is told what it needs: who it is, where to fetch and with what.
+func TestSetup(t *testing.T) {
+	a := Access{Name: "office", URL: "https://muster.example/m/v1/integrations/0123/content", User: "user7", Password: "PASS7"}
+	texts := map[string]string{"bouncer": BouncerSetup(a)}
+	for _, f := range Formats() {
+		texts[f.Name] = f.Setup(a)
+	}
+	for name, text := range texts {
+		for _, part := range []string{"muster.example", "/m/v1/integrations/0123/content", "PASS7"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: no %q in\n%s", name, part, text)
+			}
+		}
+		if name != "bouncer" && !strings.Contains(text, "user7") || regexp.MustCompile(`\{[a-z]+\}`).MatchString(text) {
+			t.Errorf("%s: incomplete:\n%s", name, text)
+		}
 	}
 }

@@ -141,7 +141,7 @@ func TestContentCredentials(t *testing.T) {
 	w := newWorld()
 	w.bans(muster.Network, "45.9.20.7")
 	s := w.service(t)
-	path := Root + gateID + "/content"
+	path := muster.IntegrationPath + gateID + "/content"
 	for _, tt := range []struct {
 		path    string
 		headers []string
@@ -155,13 +155,13 @@ func TestContentCredentials(t *testing.T) {
 		{path, []string{"X-Api-Key", "wrong"}, 403, 1},
 		{path, []string{"X-Api-Key", secret}, 200, 0},
 		{path + "/", []string{"X-Api-Key", secret}, 200, 0},
-		{Root + "/" + gateID + "//content", []string{"X-Api-Key", secret}, 200, 0},
-		{Root + webID + "/content", []string{"X-Api-Key", secret}, 404, 0},
-		{Root + webID + "/content", []string{"X-Api-Key", "wrong"}, 403, 1},
-		{Root + "x/content", []string{"X-Api-Key", secret}, 404, 1},
-		{Root + "x/content", nil, 401, 0},
-		{Root + gateID, nil, 404, 0},
-		{Root, nil, 404, 0},
+		{muster.IntegrationPath + "/" + gateID + "//content", []string{"X-Api-Key", secret}, 200, 0},
+		{muster.IntegrationPath + webID + "/content", []string{"X-Api-Key", secret}, 404, 0},
+		{muster.IntegrationPath + webID + "/content", []string{"X-Api-Key", "wrong"}, 403, 1},
+		{muster.IntegrationPath + "x/content", []string{"X-Api-Key", secret}, 404, 1},
+		{muster.IntegrationPath + "x/content", nil, 401, 0},
+		{muster.IntegrationPath + gateID, nil, 404, 0},
+		{muster.IntegrationPath, nil, 404, 0},
 	} {
 		w.wrong = nil
 		got := ask(t, s, "GET", tt.path, nil, tt.headers...)

@@ -155,7 +155,7 @@ func (s *Service) firewall(w http.ResponseWriter, r *http.Request, id string) (*
 }
 
 // matches compares digests, so that the time it takes tells nothing. Secrets are
-// generated with 190 bits, which makes a slow hash pointless.
+// generated with 130 bits, which makes a slow hash pointless.
 func matches(r *reader, secret string) bool {
 	sum := sha256.Sum256([]byte(secret))
 	return subtle.ConstantTimeCompare(sum[:], r.Secret) == 1

@@ -196,7 +196,7 @@ func (w *world) PutIntegrationReport(_ context.Context, r muster.IntegrationRepo
 // firewall asks for a file. Headers are pairs of name and value.
 func pull(t tester, s *Service, method, query string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
-	return ask(t, s, method, Root+gateID+"/content"+query, nil, append([]string{"Authorization", basic("u", secret)}, headers...)...)
+	return ask(t, s, method, muster.IntegrationPath+gateID+"/content"+query, nil, append([]string{"Authorization", basic("u", secret)}, headers...)...)
 }
 
 func basic(user, password string) string {
@@ -208,7 +208,7 @@ func basic(user, password string) string {
 // bouncer asks as one does.
 func bouncer(t tester, s *Service, method, path string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
-	return ask(t, s, method, Root+webID+"/v1/"+path, nil, append([]string{"X-Api-Key", secret, "User-Agent", "test/v1"}, headers...)...)
+	return ask(t, s, method, muster.IntegrationPath+webID+"/v1/"+path, nil, append([]string{"X-Api-Key", secret, "User-Agent", "test/v1"}, headers...)...)
 }
 
 func ask(t tester, s *Service, method, path string, body io.Reader, headers ...string) *httptest.ResponseRecorder {

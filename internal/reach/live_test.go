@@ -84,7 +84,7 @@ func TestLive(t *testing.T) {
 			t.Errorf("%s: got %d %s", query, got.Code, got.Body)
 		}
 	}
-	if got := ask(t, s, "GET", Root+webID+"/v1/decisions?ip=45.9.20.7", nil, "X-Api-Key", "bad"); got.Code != 403 || got.Body.String() != `{"message":"access forbidden"}` {
+	if got := ask(t, s, "GET", muster.IntegrationPath+webID+"/v1/decisions?ip=45.9.20.7", nil, "X-Api-Key", "bad"); got.Code != 403 || got.Body.String() != `{"message":"access forbidden"}` {
 		t.Errorf("a bad key: %d %s", got.Code, got.Body)
 	}
 	w.never[source("45.9.20.7")] = true
@@ -97,7 +97,7 @@ func TestUsageMetrics(t *testing.T) {
 	w := newWorld()
 	s := w.service(t)
 	report := func(body string) *httptest.ResponseRecorder {
-		return ask(t, s, "POST", Root+webID+"/v1/usage-metrics", strings.NewReader(body), "X-Api-Key", secret)
+		return ask(t, s, "POST", muster.IntegrationPath+webID+"/v1/usage-metrics", strings.NewReader(body), "X-Api-Key", secret)
 	}
 	const good = `{"log_processors":null,"remediation_components":[{"feature_flags":[],"metrics":[],"os":{"family":"debian","name":"debian","version":"12.11"},"utc_startup_timestamp":1795210724,"version":"","type":"x"}]}`
 	if got := report(good); got.Code != 201 || got.Body.Len() != 0 {
@@ -151,7 +151,7 @@ func TestCaptures(t *testing.T) {
 				headers = append(headers, key, value)
 			}
 		}
-		got := ask(t, s, method, Root+webID+path, strings.NewReader(strings.TrimSpace(body)), headers...)
+		got := ask(t, s, method, muster.IntegrationPath+webID+path, strings.NewReader(strings.TrimSpace(body)), headers...)
 		want := http.StatusOK
 		if method == "POST" {
 			want = http.StatusCreated
@@ -196,7 +196,7 @@ func BenchmarkLive(b *testing.B) {
 	}
 	for name, addr := range map[string]string{"hit": listed.String(), "miss": "8.8.8.8"} {
 		b.Run(name, func(b *testing.B) {
-			r := httptest.NewRequest("GET", Root+webID+"/v1/decisions?ip="+addr, nil).WithContext(context.Background())
+			r := httptest.NewRequest("GET", muster.IntegrationPath+webID+"/v1/decisions?ip="+addr, nil).WithContext(context.Background())
 			r.Header.Set("X-Api-Key", secret)
 			r.Header.Set("User-Agent", "live/v1")
 			b.ReportAllocs()
@@ -214,7 +214,7 @@ func BenchmarkStream(b *testing.B) {
 	for _, name := range []string{"startup", "delta"} {
 		for _, encoding := range []string{"identity", "gzip"} {
 			b.Run(fmt.Sprintf("%s/%s", name, encoding), func(b *testing.B) {
-				r := httptest.NewRequest("GET", Root+webID+"/v1/decisions/stream?startup=true", nil)
+				r := httptest.NewRequest("GET", muster.IntegrationPath+webID+"/v1/decisions/stream?startup=true", nil)
 				r.Header.Set("X-Api-Key", secret)
 				r.Header.Set("Accept-Encoding", encoding)
 				if name == "delta" {
@@ -235,7 +235,7 @@ func BenchmarkContent(b *testing.B) {
 	w.manyBans(50_000)
 	w.integrations[0].Budget = 50_000
 	s := w.service(b)
-	r := httptest.NewRequest("GET", Root+gateID+"/content", nil)
+	r := httptest.NewRequest("GET", muster.IntegrationPath+gateID+"/content", nil)
 	r.Header.Set("Authorization", basic("u", secret))
 	b.Run("kept", func(b *testing.B) {
 		b.ReportAllocs()

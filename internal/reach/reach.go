@@ -205,19 +205,16 @@ const (
 	routeUsage   = "POST /v1/integrations/{id}/v1/usage-metrics"
 )
 
-// Root is the path below which everything is an integration's.
-const Root = "/v1/integrations/"
-
-// ServeHTTP answers everything below Root. It redirects nothing: bouncers are
+// ServeHTTP answers everything below muster.IntegrationPath. It redirects nothing: bouncers are
 // given an address with or without a slash at its end, and some double it.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id, call, _ := strings.Cut(strings.TrimPrefix(tidy(r.URL.Path), Root), "/")
+	id, call, _ := strings.Cut(strings.TrimPrefix(tidy(r.URL.Path), muster.IntegrationPath), "/")
 	rec := ops.RecordOf(r.Context())
 	var serve func(http.ResponseWriter, *http.Request, string) error
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	allow := "GET, HEAD"
 	switch call {
-	case "content":
+	case "content", "content.txt": // Junos wants an address that ends in .txt
 		rec.Route, serve = routeContent, s.content
 	case "v1/decisions/stream":
 		rec.Route, serve = routeStream, s.stream

@@ -61,13 +61,13 @@ func TestStream(t *testing.T) {
 
 	for _, key := range []string{"", "wrong"} {
 		w.wrong = nil
-		got := ask(t, s, "GET", Root+webID+"/v1/"+delta, nil, "X-Api-Key", key)
+		got := ask(t, s, "GET", muster.IntegrationPath+webID+"/v1/"+delta, nil, "X-Api-Key", key)
 		if got.Code != 403 || got.Body.String() != `{"message":"access forbidden"}` || len(w.wrong) != min(len(key), 1) {
 			t.Errorf("key %q: %d %s, wrong %v", key, got.Code, got.Body, w.wrong)
 		}
 	}
 	for path, want := range map[string]int{
-		Root + gateID + "/v1/decisions/stream": 403, Root + "x/v1/decisions/stream": 403, Root + webID + "//v1/decisions/stream/": 200, Root + webID + "/v1/other": 404,
+		muster.IntegrationPath + gateID + "/v1/decisions/stream": 403, muster.IntegrationPath + "x/v1/decisions/stream": 403, muster.IntegrationPath + webID + "//v1/decisions/stream/": 200, muster.IntegrationPath + webID + "/v1/other": 404,
 	} {
 		if got := ask(t, s, "GET", path, nil, "X-Api-Key", secret); got.Code != want {
 			t.Errorf("%s: %d", path, got.Code)
@@ -96,7 +96,7 @@ func TestStreamCursorStaysWhenTheAnswerBreaks(t *testing.T) {
 	told(t, bouncer(t, s, "GET", startup))
 	w.now = w.now.Add(time.Minute)
 	w.bans(muster.Network, "45.9.20.8")
-	r := httptest.NewRequest("GET", Root+webID+"/v1/"+delta, nil)
+	r := httptest.NewRequest("GET", muster.IntegrationPath+webID+"/v1/"+delta, nil)
 	r.Header.Set("X-Api-Key", secret)
 	r.Header.Set("User-Agent", "test/v1")
 	r.RemoteAddr = "45.9.99.1:1"
