@@ -59,6 +59,9 @@ type Reasons struct {
 	Parameters  int     `json:"parameters,omitempty"`  // version of the parameters that it was judged with
 }
 
+// BasisOperator is the basis of a listing at an operator's word.
+const BasisOperator = "operator"
+
 // OperatorVerdict is a person's word on a source: it stands against whatever
 // the crowd says.
 type OperatorVerdict struct {

@@ -164,9 +164,6 @@ func remedyOf(f crowd.Facts) crowd.Remedy {
 	return crowd.Ban
 }
 
-// BasisOperator is the basis of verdicts for an operator's word.
-const BasisOperator = "operator"
-
 // orderScenario names the behaviour of a source that only an operator listed.
 const orderScenario = "muster/operator"
 
@@ -175,7 +172,7 @@ func (w *Worker) tellOrder(source muster.Source, h *held, o order, listed bool) 
 		Source: source, Audience: muster.Network, Listed: listed, Remedy: muster.RemedyBan, Scenario: orderScenario,
 		Since: instant(o.since), Until: instant(o.until),
 		Reasons: muster.Reasons{
-			First: h.ev.First(), Last: h.ev.Last(), Rule: "listed: an operator decided so", Basis: BasisOperator,
+			First: h.ev.First(), Last: h.ev.Last(), Rule: "listed: an operator decided so", Basis: muster.BasisOperator,
 			Epoch: w.epoch, Parameters: w.cfg.Parameters.Version,
 		},
 	}

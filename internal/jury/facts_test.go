@@ -137,7 +137,7 @@ func TestAnOperatorsListing(t *testing.T) {
 		r.set(listed(t, Truth{}, address, 1000*time.Hour, muster.RemedyCaptcha))
 		r.wantListed("nobody reported it", address)
 		v := r.verdict(muster.Network, address)
-		if v.Reasons.Basis != BasisOperator || v.Remedy != muster.RemedyCaptcha || !v.Since.Equal(start) || !v.Until.Equal(start.Add(1000*time.Hour)) || v.Scenario == "" {
+		if v.Reasons.Basis != muster.BasisOperator || v.Remedy != muster.RemedyCaptcha || !v.Since.Equal(start) || !v.Until.Equal(start.Add(1000*time.Hour)) || v.Scenario == "" {
 			t.Errorf("got %+v", v)
 		}
 		told := len(r.ledger.changes())
@@ -155,7 +155,7 @@ func TestAnOperatorsListing(t *testing.T) {
 		r.stop()
 		r.run() // it ended while nobody ran
 		r.wantListed("when it has ended")
-		if v := r.verdict(muster.Network, address); v.Listed || v.Reasons.Basis != BasisOperator {
+		if v := r.verdict(muster.Network, address); v.Listed || v.Reasons.Basis != muster.BasisOperator {
 			t.Errorf("got %+v", v)
 		}
 		if n := len(r.ledger.look().evidence); n != 0 {
@@ -181,14 +181,14 @@ func TestAnOperatorsListingAndTheCrowds(t *testing.T) {
 			r.report(said(t, "a1", address, 0, fleet))
 			again()
 			r.wantListed("both", address, address+" for A")
-			if v := r.verdict(muster.Network, address); v.Reasons.Basis != BasisOperator {
+			if v := r.verdict(muster.Network, address); v.Reasons.Basis != muster.BasisOperator {
 				t.Errorf("both: got %+v", v)
 			}
 			now = Truth{}
 			r.set(now)
 			again()
 			r.wantListed("the crowd alone", address, address+" for A")
-			if v := r.verdict(muster.Network, address); v.Reasons.Basis == BasisOperator || !v.Until.Equal(start.Add(72*time.Hour)) || len(v.Reasons.Scenarios) != 1 {
+			if v := r.verdict(muster.Network, address); v.Reasons.Basis == muster.BasisOperator || !v.Until.Equal(start.Add(72*time.Hour)) || len(v.Reasons.Scenarios) != 1 {
 				t.Errorf("the crowd alone: got %+v", v)
 			}
 			now = listed(t, Truth{}, address, 1000*time.Hour, muster.RemedyBan)
@@ -246,7 +246,7 @@ func TestAnOperatorsListingOfAConvictedRange(t *testing.T) {
 		}
 		r.set(listed(t, Truth{}, whole, 1000*time.Hour, muster.RemedyBan))
 		r.tick()
-		if v := r.verdict(muster.Network, whole); !v.Listed || v.Reasons.Basis != BasisOperator {
+		if v := r.verdict(muster.Network, whole); !v.Listed || v.Reasons.Basis != muster.BasisOperator {
 			t.Errorf("at an operator's word: %+v", v)
 		}
 		r.set(Truth{})

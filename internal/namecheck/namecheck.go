@@ -35,11 +35,13 @@ type Config struct {
 	// Wanted says whether a name, in lower case and without the dot of the root,
 	// matters to the caller: no other is confirmed. Required; it must not block.
 	Wanted func(name string) bool
-	// Confirmed hears of every address that is found to own a wanted name. It must
-	// not block for long. nil = nobody.
-	Confirmed func(addr netip.Addr, name string)
+	// Confirmed hears of every address that is found to own a wanted name. While it
+	// blocks, it holds one of Lookups; it must end with ctx, which is Run's. nil =
+	// nobody.
+	Confirmed func(ctx context.Context, addr netip.Addr, name string)
 
 	Lookups int           // at once; 0 = 4
+	Every   time.Duration // one address after the other, at most so often; 0 = 50 ms, less = no limit
 	Queue   int           // addresses that wait; further ones are left to a later Check; 0 = 1,024
 	Answers int           // addresses that are remembered, about 300 bytes each; 0 = 65,536
 	Keep    time.Duration // for which an answer holds; 0 = 24 hours
@@ -72,6 +74,7 @@ type Service struct {
 	mu      sync.Mutex
 	answers map[netip.Addr]*list.Element // of *answer
 	recent  *list.List                   // asked last first
+	turn    time.Time                    // of the next lookup
 
 	lookups *prometheus.CounterVec
 	left    prometheus.Counter
@@ -88,6 +91,9 @@ type answer struct {
 // New returns a Service. It looks nothing up before Run.
 func New(cfg Config) *Service {
 	orDefault(&cfg.Lookups, 4)
+	if cfg.Every == 0 {
+		cfg.Every = 50 * time.Millisecond
+	}
 	orDefault(&cfg.Queue, 1024)
 	orDefault(&cfg.Answers, 65_536)
 	orDefault(&cfg.Keep, 24*time.Hour)
@@ -174,7 +180,9 @@ func (s *Service) Run(ctx context.Context) error {
 			for {
 				select {
 				case a := <-s.queue:
-					s.settle(ctx, a)
+					if s.pace(ctx) {
+						s.settle(ctx, a)
+					}
 				case <-ctx.Done():
 					return
 				}
@@ -185,11 +193,34 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
+// pace waits for the turn of the next address; false when ctx ends before.
+func (s *Service) pace(ctx context.Context) bool {
+	s.mu.Lock()
+	now := s.cfg.Now()
+	if s.turn.Before(now) {
+		s.turn = now
+	}
+	wait := s.turn.Sub(now)
+	s.turn = s.turn.Add(max(s.cfg.Every, 0))
+	s.mu.Unlock()
+	if wait == 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // settle looks an address up and notes the answer. Until then nobody else does.
 func (s *Service) settle(ctx context.Context, a *answer) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
-	name, err := s.lookup(ctx, a.addr)
+	limited, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	name, err := s.lookup(limited, a.addr)
+	cancel()
 	now, result := s.cfg.Now(), "other"
 	s.mu.Lock()
 	a.waiting = false
@@ -204,7 +235,7 @@ func (s *Service) settle(ctx context.Context, a *answer) {
 	s.mu.Unlock()
 	s.lookups.WithLabelValues(result).Inc()
 	if name != "" && s.cfg.Confirmed != nil {
-		s.cfg.Confirmed(a.addr, name)
+		s.cfg.Confirmed(ctx, a.addr, name)
 	}
 }
 

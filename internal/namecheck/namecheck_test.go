@@ -87,6 +87,9 @@ func running(t *testing.T, cfg Config) *Service {
 	if cfg.Wanted == nil {
 		cfg.Wanted = crawlers
 	}
+	if cfg.Every == 0 {
+		cfg.Every = -1
+	}
 	s := New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -128,7 +131,7 @@ func TestCheck(t *testing.T) {
 		var mu sync.Mutex
 		var confirmed []string
 		registry := prometheus.NewRegistry()
-		s := running(t, Config{Resolver: z, Registerer: registry, Confirmed: func(addr netip.Addr, name string) {
+		s := running(t, Config{Resolver: z, Registerer: registry, Confirmed: func(_ context.Context, addr netip.Addr, name string) {
 			mu.Lock()
 			defer mu.Unlock()
 			confirmed = append(confirmed, addr.String()+" "+name)
@@ -258,6 +261,28 @@ func TestBounds(t *testing.T) {
 		synctest.Wait()
 		if n := len(z.questions()); n != 4 {
 			t.Errorf("%d looked up when the first have timed out, want 4", n)
+		}
+	})
+}
+
+// Whatever is asked, lookups come one after the other.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := &zone{}
+		s := running(t, Config{Resolver: z, Every: 100 * time.Millisecond})
+		for i := range 50 {
+			s.Check(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		synctest.Wait()
+		if n := len(z.questions()); n != 11 {
+			t.Errorf("%d looked up within a second, want one at once and 10 more", n)
+		}
+		time.Sleep(10 * time.Second)
+		s.Check(netip.AddrFrom4([4]byte{192, 0, 2, 99}))
+		synctest.Wait()
+		if n := len(z.questions()); n != 51 {
+			t.Errorf("%d looked up, want all, and the last at once", n)
 		}
 	})
 }

@@ -12,10 +12,10 @@ import (
 // with its audit entry.
 func (db *DB) PutOperatorVerdict(ctx context.Context, v muster.OperatorVerdict, audit muster.AuditEntry) error {
 	return db.write(ctx, func(tx *writer) error {
-		_, err := tx.exec(`INSERT INTO operator_verdicts (source, listed, until, reason, by, created_at) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (source) DO UPDATE SET listed = excluded.listed, until = excluded.until, reason = excluded.reason,
+		_, err := tx.exec(`INSERT INTO operator_verdicts (source, listed, remedy, until, reason, by, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (source) DO UPDATE SET listed = excluded.listed, remedy = excluded.remedy, until = excluded.until, reason = excluded.reason,
 				by = excluded.by, created_at = excluded.created_at`,
-			sourceKey(v.Source), v.Listed, micros(v.Until), v.Reason, v.By, micros(v.CreatedAt))
+			sourceKey(v.Source), v.Listed, string(v.Remedy), micros(v.Until), v.Reason, v.By, micros(v.CreatedAt))
 		if err != nil {
 			return err
 		}
@@ -44,9 +44,9 @@ func (db *DB) DeleteOperatorVerdict(ctx context.Context, source muster.Source, a
 func (db *DB) OperatorVerdicts(ctx context.Context, now time.Time) ([]muster.OperatorVerdict, error) {
 	scan := func(rows *sql.Rows) (muster.OperatorVerdict, error) {
 		var v muster.OperatorVerdict
-		err := rows.Scan((*sourceColumn)(&v.Source), &v.Listed, (*timeColumn)(&v.Until), &v.Reason, &v.By, (*timeColumn)(&v.CreatedAt))
+		err := rows.Scan((*sourceColumn)(&v.Source), &v.Listed, &v.Remedy, (*timeColumn)(&v.Until), &v.Reason, &v.By, (*timeColumn)(&v.CreatedAt))
 		return v, err
 	}
-	return list(ctx, db.reader, scan, `SELECT source, listed, until, reason, by, created_at FROM operator_verdicts
+	return list(ctx, db.reader, scan, `SELECT source, listed, remedy, until, reason, by, created_at FROM operator_verdicts
 		WHERE until = 0 OR until > ? ORDER BY source`, micros(now))
 }

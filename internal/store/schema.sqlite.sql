@@ -328,7 +328,7 @@ CREATE TABLE operator_verdicts (
   reason     TEXT NOT NULL,
   by         TEXT NOT NULL,
   created_at INTEGER NOT NULL
-) STRICT;
+, remedy TEXT NOT NULL DEFAULT '') STRICT;
 
 CREATE TABLE orders (
   machine    TEXT NOT NULL,
@@ -491,5 +491,3 @@ CREATE TABLE verdicts (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX verdicts_by_change ON verdicts (changed);
-
-CREATE INDEX verdicts_softer ON verdicts (remedy) WHERE listed = 1 AND audience = '' AND remedy <> 'ban';

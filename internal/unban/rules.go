@@ -80,6 +80,7 @@ type situation struct {
 	now     time.Time
 	request muster.UnbanRequest // Source, Address and Proof
 	since   time.Time           // of the listing
+	basis   string              // of the listing
 	past    muster.UnbanHistory
 	listed  int // sources on the community list
 }
@@ -134,6 +135,8 @@ func (r Rules) decide(s situation) outcome {
 	switch {
 	case !proven:
 		queue = "nothing proves that the address is the requester's"
+	case s.basis == muster.BasisOperator:
+		queue = "an operator listed it by hand"
 	case !s.request.Own():
 		queue = fmt.Sprintf("%s is not listed by itself, but with the range %s", s.request.Address, s.request.Source)
 	case s.past.Last != nil && s.past.Last.State == muster.UnbanRefused:

@@ -57,8 +57,11 @@ func TestDecide(t *testing.T) {
 		since   time.Time // of the listing; zero = an hour ago
 		past    muster.UnbanHistory
 		listed  int
+		basis   string // of the listing
 		want    string
 	}{
+		"listed by hand":                          {request: own, basis: muster.BasisOperator, want: "queue: an operator listed it by hand"},
+		"listed for what it did":                  {request: own, basis: "crowd", want: "grant"},
 		"the first time":                          {request: own, want: "grant"},
 		"a v6 address":                            {request: request("2a00::1", "2a00::1", proof), want: "grant"},
 		"the /64 of a v6 address":                 {request: request("2a00::/64", "2a00::1", proof), want: "grant"},
@@ -103,7 +106,7 @@ func TestDecide(t *testing.T) {
 		if c.since.IsZero() {
 			c.since = ago(time.Hour)
 		}
-		o := Rules{}.withDefaults().decide(situation{now: now, request: c.request, since: c.since, past: c.past, listed: c.listed})
+		o := Rules{}.withDefaults().decide(situation{now: now, request: c.request, since: c.since, basis: c.basis, past: c.past, listed: c.listed})
 		var got string
 		switch {
 		case o.grant:

@@ -187,7 +187,7 @@ func (s *Service) file(ctx context.Context, r muster.UnbanRequest, now time.Time
 		return r, err
 	}
 	r.Source = listing.Source
-	at := situation{now: now, request: r, since: listing.Since, listed: s.cfg.List.Size()}
+	at := situation{now: now, request: r, since: listing.Since, basis: listing.Reasons.Basis, listed: s.cfg.List.Size()}
 	var o outcome
 	err = s.cfg.Store.ChangeUnbans(ctx, r, s.rules.since(now), func(past muster.UnbanHistory) ([]muster.UnbanRequest, []muster.AuditEntry, error) {
 		at.past = past
@@ -303,7 +303,7 @@ func (s *Service) Standing(ctx context.Context, addr netip.Addr) (Standing, erro
 		}
 		return st, nil
 	}
-	o := s.rules.decide(situation{now: now, request: r, since: listing.Since, past: past, listed: s.cfg.List.Size()})
+	o := s.rules.decide(situation{now: now, request: r, since: listing.Since, basis: listing.Reasons.Basis, past: past, listed: s.cfg.List.Size()})
 	switch {
 	case o.same != nil:
 		st.Request, st.Message = o.same, words(*o.same)

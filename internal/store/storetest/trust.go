@@ -255,7 +255,7 @@ func testOperatorVerdicts(t *testing.T, db *store.DB) {
 	}
 	equal(t, "at first", of(0), nil)
 	network := muster.OperatorVerdict{Source: sources[1], Reason: awkward, By: "ada", CreatedAt: at(0)}
-	address := muster.OperatorVerdict{Source: sources[0], Listed: true, Until: at(60), Reason: "a flood", By: awkward, CreatedAt: at(1)}
+	address := muster.OperatorVerdict{Source: sources[0], Listed: true, Remedy: muster.RemedyCaptcha, Until: at(60), Reason: "a flood", By: awkward, CreatedAt: at(1)}
 	for i, v := range []muster.OperatorVerdict{network, address} {
 		ok(t, db.PutOperatorVerdict(ctx, v, entry(i, "verdict.set", v.Source.String())))
 	}
