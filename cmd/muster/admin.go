@@ -44,8 +44,9 @@ type adminCmd struct {
 		Add    allowAddCmd    `cmd:"" help:"Never publish these addresses or ranges."`
 		List   allowListCmd   `cmd:"" help:"List the allowlist."`
 		Remove allowRemoveCmd `cmd:"" help:"Take an entry off the allowlist."`
-	} `cmd:"" help:"The allowlist: sources that are never published."`
-	Canary struct {
+	} `cmd:"" help:"The installation's allowlist central: sources that are never published to anybody."`
+	Allowlist allowlistCmds `cmd:"" help:"Allowlists of the installation and of organisations: who is let through, on which machines."`
+	Canary    struct {
 		List   canaryListCmd   `cmd:"" help:"List what is known to be good."`
 		Add    canaryAddCmd    `cmd:"" help:"Never publish these, and judge who reports them."`
 		Remove canaryRemoveCmd `cmd:"" help:"Take a canary back."`
@@ -87,6 +88,14 @@ type adminCmd struct {
 	Behaviour struct {
 		List behaviourListCmd `cmd:"" help:"List scenarios with what their reports are worth."`
 	} `cmd:"" help:"Behaviours: how sure scenarios are, how easily forged, how often they shoot canaries."`
+	Integration struct {
+		Create integrationCreateCmd `cmd:"" help:"Make an integration; its credentials are shown only now, with what to paste into the product."`
+		List   integrationListCmd   `cmd:"" help:"List integrations, and when they were read last."`
+		Show   integrationShowCmd   `cmd:"" help:"Show one integration, and how it is set up."`
+		Set    integrationSetCmd    `cmd:"" help:"Change what an integration is given."`
+		Rotate integrationRotateCmd `cmd:"" help:"Replace an integration's credentials; the old ones are refused at once."`
+		Delete integrationDeleteCmd `cmd:"" help:"Delete an integration."`
+	} `cmd:"" help:"Integrations: firewalls that fetch lists, and bouncers without an engine."`
 	Audit struct {
 		List auditListCmd `cmd:"" help:"List what people changed, newest first."`
 	} `cmd:"" help:"The audit: who changed what, and why."`
