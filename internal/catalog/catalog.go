@@ -94,13 +94,11 @@ type Statistics interface {
 
 // Network is what the network has convicted.
 type Network interface {
-	// Each calls fn with every entry of an audience's list until it returns false.
+	// Each calls fn with all that an audience has convicted, whatever the remedy,
+	// until it returns false.
 	Each(a muster.Audience, fn func(muster.ListEntry) bool)
 	// Version changes whenever Each may give something else.
 	Version(a muster.Audience) uint64
-	// Softer calls fn with what is listed for the whole network with another remedy
-	// than a ban.
-	Softer(ctx context.Context, fn func(muster.ListEntry)) error
 	// ListedSince returns what the network lists since a time or later.
 	ListedSince(ctx context.Context, since time.Time) (map[muster.Source]struct{}, error)
 	// ReportedBy returns what an organisation's machines reported since a time.

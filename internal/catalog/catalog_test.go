@@ -191,13 +191,11 @@ func TestOwnAndSofter(t *testing.T) {
 	ban := func(text string) muster.ListEntry {
 		return muster.ListEntry{Source: source(text), Scenario: "a/ssh-bf", Remedy: muster.RemedyBan, Until: until}
 	}
-	r.network.put(muster.Network, ban("11.0.0.1"), ban("11.0.0.2"))
-	r.network.put("o1", ban("11.0.0.3"))
-	r.network.reported["o1"] = map[muster.Source]struct{}{source("11.0.0.2"): {}, source("11.0.0.9"): {}}
 	soft := ban("11.0.0.4")
 	soft.Remedy = muster.RemedyCaptcha
-	r.network.softer = []muster.ListEntry{soft}
-
+	r.network.put(muster.Network, ban("11.0.0.1"), ban("11.0.0.2"), soft)
+	r.network.put("o1", ban("11.0.0.3"))
+	r.network.reported["o1"] = map[muster.Source]struct{}{source("11.0.0.2"): {}, source("11.0.0.9"): {}}
 	r.wantEntries(t, "seen by o1", "muster-own", "o1", "11.0.0.2 11.0.0.3")
 	r.wantEntries(t, "seen by o2", "muster-own", "o2", "")
 	r.wantEntries(t, "shared", "muster-shared-sources", "o1", "11.0.0.4")
@@ -318,7 +316,9 @@ func TestServeLink(t *testing.T) {
 	}
 
 	// Clients say when they read it last, by their own clocks.
-	since := func(at time.Time) http.Header { return http.Header{"If-Modified-Since": {at.UTC().Format(http.TimeFormat)}} }
+	since := func(at time.Time) http.Header {
+		return http.Header{"If-Modified-Since": {at.UTC().Format(http.TimeFormat)}}
+	}
 	for _, c := range []struct {
 		what   string
 		after  time.Duration // the client's last read, after the list came to be so

@@ -308,7 +308,6 @@ func (m *memory) PruneListDays(_ context.Context, before time.Time) error {
 type network struct {
 	mu       sync.Mutex
 	lists    map[muster.Audience][]muster.ListEntry
-	softer   []muster.ListEntry
 	since    map[muster.Source]time.Time
 	reported map[string]map[muster.Source]struct{}
 	versions map[muster.Audience]uint64
@@ -338,13 +337,6 @@ func (n *network) Version(a muster.Audience) uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.versions[a]
-}
-
-func (n *network) Softer(_ context.Context, fn func(muster.ListEntry)) error {
-	for _, e := range n.softer {
-		fn(e)
-	}
-	return nil
 }
 
 func (n *network) ListedSince(_ context.Context, since time.Time) (map[muster.Source]struct{}, error) {

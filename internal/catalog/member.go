@@ -113,7 +113,7 @@ func (s *Service) fresh(m *membership, l *muster.Blocklist, organisation string)
 		return false
 	case l.Kind != muster.RuleList || now.Before(m.again):
 		return true
-	case l.Rule.Own || l.Rule.Since > 0 || l.Remedy != muster.RemedyBan:
+	case l.Rule.Own || l.Rule.Since > 0:
 		return false // the network's version does not tell
 	}
 	return m.network == s.networkVersion(l, organisation)
@@ -142,10 +142,11 @@ func (s *Service) build(ctx context.Context, l *muster.Blocklist, organisation s
 		if entries, err = s.chosen(ctx, l, organisation, start); err != nil {
 			return nil, err
 		}
-		again = start.Add(max(s.cfg.Coalesce, 20*s.cfg.Now().Sub(start)))
-		if l.Rule.Own || l.Rule.Since > 0 || l.Remedy != muster.RemedyBan {
-			again = start.Add(max(slow, s.cfg.Coalesce))
+		wait := s.cfg.Coalesce
+		if l.Rule.Own || l.Rule.Since > 0 {
+			wait = max(slow, wait)
 		}
+		again = start.Add(max(wait, 20*s.cfg.Now().Sub(start))) // a twentieth of a processor at most
 	case muster.CustomList:
 		err = s.cfg.Store.EachCustomEntry(ctx, l.ID, func(e muster.CustomEntry) error {
 			entries = append(entries, muster.ListEntry{Source: e.Source, Remedy: l.Remedy, Until: e.Until})
@@ -179,20 +180,9 @@ func (s *Service) chosen(ctx context.Context, l *muster.Blocklist, organisation 
 		return true
 	}
 	s.cfg.Network.Each(muster.Network, take)
-	if l.Remedy != muster.RemedyBan {
-		if err := s.cfg.Network.Softer(ctx, func(e muster.ListEntry) { take(e) }); err != nil {
-			return nil, err
-		}
-	}
 	if l.Rule.Own && organisation != "" {
-		fleet := m
-		fleet.rule.Own, fleet.rule.Since = false, 0 // its own fleet convicted it, and when is not kept
-		s.cfg.Network.Each(muster.Audience(organisation), func(e muster.ListEntry) bool {
-			if fleet.chooses(&e) {
-				entries = append(entries, e)
-			}
-			return true
-		})
+		m.rule.Own, m.rule.Since = false, 0 // its own fleet convicted it, and when is not kept
+		s.cfg.Network.Each(muster.Audience(organisation), take)
 	}
 	if l.Rule.Top > 0 {
 		entries = best(s.permitted(l, entries), l.Rule.Top)

@@ -369,16 +369,9 @@ func (db *DB) PruneListDays(ctx context.Context, before time.Time) error {
 
 // What rule lists look at besides the published set.
 const (
-	selectSofter      = selectVerdicts + ` WHERE listed = 1 AND audience = '' AND remedy <> 'ban'`
 	selectListedSince = `SELECT source FROM verdicts WHERE changed >= ? AND listed = 1 AND audience = '' AND since >= ?`
 	selectReportedBy  = `SELECT DISTINCT source FROM alerts WHERE organisation = ? AND at >= ?`
 )
-
-// EachSofter calls yield with what is listed for the whole network with another
-// remedy than a ban, until it fails.
-func (db *DB) EachSofter(ctx context.Context, yield func(muster.Verdict) error) error {
-	return each(ctx, db.reader, scanVerdict, yield, selectSofter)
-}
 
 // ListedSince returns what the network lists since a time or later.
 func (db *DB) ListedSince(ctx context.Context, since time.Time) (map[muster.Source]struct{}, error) {

@@ -83,10 +83,7 @@ CREATE TABLE blocklist_hits (
   PRIMARY KEY (list, day, unit)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX verdicts_softer ON verdicts (remedy) WHERE listed = 1 AND audience = '' AND remedy <> 'ban';
-
 -- +goose Down
-DROP INDEX verdicts_softer;
 DROP TABLE blocklist_hits;
 DROP TABLE blocklist_days;
 DROP TABLE feed_entries;
