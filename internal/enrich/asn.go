@@ -3,38 +3,30 @@
 package enrich
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 )
-
-// asnSetting is the setting that names the file, for errors.
-const asnSetting = "enrich.asn"
 
 // ASN tells which autonomous system announces an address, from a file in
 // MaxMind DB form: GeoLite2-ASN and GeoIP2-ISP, DB-IP ASN Lite, IPinfo Lite, or
 // one of the same fields. The file is mapped into memory, not read.
 //
 // All methods may be called concurrently. A nil *ASN knows no address.
-type ASN struct {
-	path string
-	db   atomic.Pointer[database]
+type ASN struct{ file }
 
-	mu     sync.Mutex // held by whoever replaces db
-	closed bool
-}
-
-// database is one opened file. Nobody closes its reader, since a lookup may be
-// under way: it unmaps the file when the last user has let go of it.
-type database struct {
-	reader *maxminddb.Reader
-	info   os.FileInfo // from before it was opened
+// asnFile is what the setting enrich.asn names.
+var asnFile = kind{
+	setting:  "enrich.asn",
+	expected: "a database of AS numbers in MMDB form (GeoLite2-ASN, DB-IP ASN Lite, IPinfo Lite)",
+	fields:   "autonomous_system_number nor asn",
+	has: func(result maxminddb.Result) (bool, error) {
+		var r record
+		err := result.Decode(&r)
+		return r.number != 0, err
+	},
 }
 
 // Open maps the file at path and checks that it holds AS numbers. Close it in
@@ -44,16 +36,10 @@ type database struct {
 // geoipupdate does, and call Reload. While a file is overwritten in place,
 // answers are missing or wrong until the Reload after it.
 func Open(path string) (*ASN, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, openError(err)
+	a := &ASN{file{kind: &asnFile, path: path}}
+	if err := a.open(); err != nil {
+		return nil, err
 	}
-	db, err := open(path, info)
-	if err != nil {
-		return nil, openError(err)
-	}
-	a := &ASN{path: path}
-	a.db.Store(db)
 	return a, nil
 }
 
@@ -89,24 +75,7 @@ func (a *ASN) Reload() (changed bool, err error) {
 	if a == nil {
 		return false, nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
-		return false, fmt.Errorf("%s: reload of %s: %w", asnSetting, a.path, os.ErrClosed)
-	}
-	info, err := os.Stat(a.path)
-	if err != nil {
-		return false, reloadError(err)
-	}
-	if was := a.db.Load().info; os.SameFile(was, info) && was.Size() == info.Size() && was.ModTime().Equal(info.ModTime()) {
-		return false, nil
-	}
-	db, err := open(a.path, info)
-	if err != nil {
-		return false, reloadError(err)
-	}
-	a.db.Store(db)
-	return true, nil
+	return a.reload()
 }
 
 // Close lets go of the file; addresses are unknown from then on.
@@ -114,80 +83,6 @@ func (a *ASN) Close() error {
 	if a == nil {
 		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.closed = true
-	a.db.Store(nil)
+	a.close()
 	return nil
-}
-
-// probes is how many of a file's first records may lack an AS number before it
-// is taken for another kind of database.
-const probes = 1000
-
-// open maps the file that info describes and checks that it holds AS numbers.
-func open(path string, info os.FileInfo) (db *database, err error) {
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file (%s)", path, info.Mode())
-	}
-	defer catchFault(debug.SetPanicOnFault(true), func(fault error) {
-		db, err = nil, fmt.Errorf("%s was cut short while it was read: %w", path, fault)
-	})
-	reader, err := maxminddb.Open(path)
-	if pathErr := (*os.PathError)(nil); errors.As(err, &pathErr) {
-		return nil, err
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s is no complete MMDB file: %w", path, err)
-	}
-	if err := holdsNumbers(reader); err != nil {
-		_ = reader.Close() // the reason for it is what matters
-		return nil, fmt.Errorf("%s, of type %q, %w", path, reader.Metadata.DatabaseType, err)
-	}
-	return &database{reader, info}, nil
-}
-
-// holdsNumbers looks at the records themselves: types of databases have as many
-// names as there are vendors.
-func holdsNumbers(reader *maxminddb.Reader) error {
-	n := 0
-	for result := range reader.Networks() {
-		var r record
-		if err := result.Decode(&r); err != nil {
-			return fmt.Errorf("has an unreadable record: %w", err)
-		}
-		if r.number != 0 {
-			return nil
-		}
-		if n++; n == probes {
-			break
-		}
-	}
-	return fmt.Errorf("has neither autonomous_system_number nor asn in its first %d records", n)
-}
-
-func openError(err error) error {
-	return fmt.Errorf("%s: expected a database of AS numbers in MMDB form (GeoLite2-ASN, DB-IP ASN Lite, IPinfo Lite): %w", asnSetting, err)
-}
-
-func reloadError(err error) error {
-	return fmt.Errorf("%w; the former one stays in use", openError(err))
-}
-
-// catchFault is deferred around reads of a mapped file. Where its bytes cannot
-// be had, because somebody has cut it short or the disk fails, reading them
-// would end the process; instead it hands the fault to handle. Its first
-// argument is the goroutine's former setting.
-func catchFault(former bool, handle func(fault error)) {
-	debug.SetPanicOnFault(former)
-	switch p := recover().(type) {
-	case nil:
-	case interface { // what the runtime panics with on a fault
-		error
-		Addr() uintptr
-	}:
-		handle(p)
-	default:
-		panic(p)
-	}
 }

@@ -36,7 +36,7 @@ func (a *ASN) Prefixes(numbers []uint32) (map[uint32][]netip.Prefix, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: looking for the ranges of AS: %w", asnSetting, err)
+		return nil, fmt.Errorf("%s: looking for the ranges of AS: %w", a.setting, err)
 	}
 	return found, nil
 }
