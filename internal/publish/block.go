@@ -29,12 +29,13 @@ const (
 	// blockRows is the most rows in a block. Smaller blocks are cheaper to encode
 	// anew and compress worse: 256 cost 5 % more bytes than 512, 1024 3 % less.
 	blockRows = 512
-	// blockFill is how full blocks are made, so that rows can join.
-	blockFill = 448
 	// rankMargin is by how much a row must outrank its block, or fall behind it,
 	// before it moves: an eighth is six hours of age or 9 % of the points.
 	rankMargin = 0.125
 )
+
+// fill is how full blocks are made, so that rows can join.
+func (s *set) fill() int { return s.most - s.most/8 }
 
 // addFresh puts a new row into the bucket's block of newcomers, which stands
 // first so that what was found a moment ago reaches everybody.
@@ -42,7 +43,7 @@ func (s *set) addFresh(bucketID, slot uint32) {
 	b := s.bucketList[bucketID]
 	id := uint32(noBlock)
 	if len(b.blocks) > 0 {
-		if first := s.blocks[b.blocks[0]]; first.fresh && len(first.slots) < blockRows {
+		if first := s.blocks[b.blocks[0]]; first.fresh && len(first.slots) < s.most {
 			id = b.blocks[0]
 		}
 	}
@@ -133,9 +134,9 @@ func (s *set) arrange(bucketID uint32) {
 		switch n := len(s.blocks[id].slots); {
 		case n == 0:
 			s.freeBlock(id)
-		case n > blockRows:
+		case n > s.most:
 			blocks = append(blocks, s.split(id)...)
-		case last >= 0 && n+len(s.blocks[blocks[last]].slots) <= blockFill/2:
+		case last >= 0 && n+len(s.blocks[blocks[last]].slots) <= s.fill()/2:
 			s.merge(blocks[last], id)
 		default:
 			blocks = append(blocks, id)
@@ -208,7 +209,7 @@ func (s *set) split(id uint32) []uint32 {
 	b := s.blocks[id]
 	slots, floor := b.slots, b.floor
 	s.sort(slots)
-	pieces := (len(slots) + blockFill - 1) / blockFill
+	pieces := (len(slots) + s.fill() - 1) / s.fill()
 	ids := []uint32{id}
 	for i := 1; i < pieces; i++ {
 		ids = append(ids, s.newBlock(b.bucket))

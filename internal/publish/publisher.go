@@ -91,7 +91,7 @@ func New(cfg Config) *Publisher {
 	p := &Publisher{
 		cfg:       cfg,
 		wake:      make(chan struct{}, 1),
-		network:   newSet(),
+		network:   newSet(blockRows),
 		wide:      map[key]struct{}{},
 		editions:  newCache[editionKey, *slot](maxEditions),
 		views:     newCache[viewKey, *view](maxViews),
@@ -121,7 +121,7 @@ func (p *Publisher) set(a muster.Audience) *set {
 	if s, ok := p.fleets.Load(a); ok {
 		return s.(*set)
 	}
-	s, _ := p.fleets.LoadOrStore(a, newSet())
+	s, _ := p.fleets.LoadOrStore(a, newSet(p.network.most))
 	return s.(*set)
 }
 

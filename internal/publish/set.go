@@ -14,6 +14,7 @@ import (
 // no pointers. Rows that are sent stand in the blocks of their bucket. A set is
 // guarded by Publisher.mu.
 type set struct {
+	most  int // rows in a block
 	rows  []row
 	free  []uint32       // slots of rows that are not used
 	index map[key]uint32 // slots
@@ -132,8 +133,8 @@ type withdrawal struct {
 	at    uint32 // since when it is withdrawn
 }
 
-func newSet() *set {
-	return &set{index: map[key]uint32{}, buckets: map[bucketKey]uint32{}, withdrawn: map[key]withdrawal{}}
+func newSet(most int) *set {
+	return &set{most: most, index: map[key]uint32{}, buckets: map[bucketKey]uint32{}, withdrawn: map[key]withdrawal{}}
 }
 
 // rankHalfLife is how much older the last report on a source of double the points
