@@ -1,10 +1,8 @@
 package enrich
 
 import (
-	"fmt"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"sync"
 
 	"github.com/oschwald/maxminddb-golang/v2"
@@ -159,33 +157,4 @@ func eachField(at mmdbdata.Cursor, read func(key []byte, value mmdbdata.Cursor) 
 			return mmdbdata.Cursor{}, err
 		}
 	}
-}
-
-// Prefixes returns the ranges that are in each of some countries, in order, as
-// the file has them; a country that is not in it has no entry. It goes through
-// the whole file, which takes up to a second.
-func (c *Country) Prefixes(codes []string) (map[string][]netip.Prefix, error) {
-	if c == nil {
-		return nil, nil
-	}
-	db := c.db.Load()
-	if db == nil {
-		return nil, nil
-	}
-	found := map[string][]netip.Prefix{}
-	var r place
-	err := eachNetwork(db.reader, func(network maxminddb.Result) error {
-		r = place{}
-		if err := network.Decode(&r); err != nil {
-			return err
-		}
-		if code := r.code(); code != "" && slices.Contains(codes, code) {
-			found[code] = append(found[code], network.Prefix())
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: looking for the ranges of countries: %w", c.setting, err)
-	}
-	return found, nil
 }

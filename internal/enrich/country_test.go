@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
@@ -88,23 +87,6 @@ func TestCountryReload(t *testing.T) {
 	}
 	if _, err := c.Reload(); err == nil {
 		t.Error("expected that an empty file is refused")
-	}
-}
-
-func TestPrefixesOfCountries(t *testing.T) {
-	c, err := openedCountry(t, mmdb(t, mmdbwriter.Options{DatabaseType: "GeoLite2-Country"}, map[string]fields{
-		"192.0.2.0/25": {"country": iso("DE")}, "192.0.2.128/25": {"country": iso("FR")}, "198.51.100.0/24": {"country": iso("DE")}, "2001:db8::/32": {"country": iso("NL")},
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := c.Prefixes([]string{"DE", "NL", "IT"})
-	want := map[string][]netip.Prefix{
-		"DE": {netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("198.51.100.0/24")}, "NL": {netip.MustParsePrefix("2001:db8::/32")},
-	}
-	same := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-	if diff := cmp.Diff(want, got, same); err != nil || diff != "" {
-		t.Errorf("%v %s", err, diff)
 	}
 }
 

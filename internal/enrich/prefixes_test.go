@@ -2,14 +2,16 @@ package enrich
 
 import (
 	"net/netip"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/maxmind/mmdbwriter"
+	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
-func texts(found map[uint32][]netip.Prefix) map[uint32][]string {
-	out := map[uint32][]string{}
+func texts[K comparable](found map[K][]netip.Prefix) map[K][]string {
+	out := map[K][]string{}
 	for n, ps := range found {
 		for _, p := range ps {
 			out[n] = append(out[n], p.String())
@@ -46,6 +48,27 @@ func TestPrefixes(t *testing.T) {
 	}
 	if got, err := closed.Prefixes([]uint32{1}); err != nil || got != nil {
 		t.Errorf("of a closed database: %v, %v", got, err)
+	}
+}
+
+func TestCountryPrefixes(t *testing.T) {
+	in := func(code string) fields { return fields{"country": mmdbtype.Map{"iso_code": mmdbtype.String(code)}} }
+	path := filepath.Join(t.TempDir(), "country.mmdb")
+	put(t, path, mmdb(t, mmdbwriter.Options{DatabaseType: "GeoLite2-Country", BuildEpoch: 1}, map[string]fields{
+		"192.0.2.0/24": in("DE"), "198.51.100.0/24": in("FR"), "198.51.100.0/25": in("DE"), "2001:db8::/32": in("DE"),
+	}))
+	c, err := OpenCountry(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	got, err := c.Prefixes([]string{"DE", "IT", ""})
+	if diff := cmp.Diff(map[string][]string{"DE": {"192.0.2.0/24", "198.51.100.0/25", "2001:db8::/32"}}, texts(got)); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	var none *Country
+	if got, err := none.Prefixes([]string{"DE"}); err != nil || got != nil {
+		t.Errorf("without a database: %v, %v", got, err)
 	}
 }
 
