@@ -1,9 +1,12 @@
 package reach
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -116,6 +119,27 @@ func TestUsageMetrics(t *testing.T) {
 	}
 	if len(w.reports) != 1 {
 		t.Errorf("%d are kept", len(w.reports))
+	}
+	zipped := func(body string) io.Reader {
+		var b bytes.Buffer
+		zip := gzip.NewWriter(&b)
+		if _, err := zip.Write([]byte(body)); err != nil {
+			t.Fatal(err)
+		}
+		if err := zip.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return &b
+	}
+	for body, code := range map[io.Reader]int{
+		zipped(good): 201, strings.NewReader(good): 422, zipped(good[:20]): 422, zipped(`{"x":"` + strings.Repeat("x", maxReport) + `"}`): 413,
+	} {
+		if got := ask(t, s, "POST", muster.IntegrationPath+webID+"/v1/usage-metrics", body, "X-Api-Key", secret, "Content-Encoding", "gzip"); got.Code != code {
+			t.Errorf("compressed: got %d %s, want %d", got.Code, got.Body, code)
+		}
+	}
+	if len(w.reports) != 2 || string(w.reports[1].Body) != good {
+		t.Errorf("kept: %+v", w.reports)
 	}
 	if got := bouncer(t, s, "GET", "usage-metrics"); got.Code != 405 {
 		t.Errorf("GET: %d", got.Code)

@@ -75,6 +75,8 @@ type Config struct {
 	// WrongSecret counts a wrong password or key for an integration, which need not
 	// exist. An error is what the client is answered instead. nil = not counted.
 	WrongSecret func(addr netip.Addr, integration string) error
+	// Reported is given every report of a bouncer that is kept; nil = nobody is.
+	Reported func(report []byte)
 	// Addr says which address a client has, behind proxies too. nil = the
 	// connection's.
 	Addr       func(*http.Request) netip.Addr

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
 
 	"muster"
 	"muster/internal/wire"
@@ -19,13 +22,9 @@ func (s *Service) usage(w http.ResponseWriter, r *http.Request, id string) error
 	if err != nil {
 		return err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReport))
+	body, err := readReport(w, r)
 	if err != nil {
-		var limit *http.MaxBytesError
-		if errors.As(err, &limit) {
-			return muster.Errorf(muster.TooLarge, "the report is larger than %d bytes", limit.Limit)
-		}
-		return &muster.Error{Code: muster.Invalid, Message: "the report could not be read to its end", Cause: err}
+		return err
 	}
 	report, err := wire.DecodeUsageMetrics(body)
 	if err != nil {
@@ -41,7 +40,37 @@ func (s *Service) usage(w http.ResponseWriter, r *http.Request, id string) error
 	if err != nil {
 		return err
 	}
+	if s.cfg.Reported != nil {
+		s.cfg.Reported(body)
+	}
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusCreated)
 	return nil
+}
+
+// readReport reads a body, which the Go library compresses from 5 kB on.
+func readReport(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	var from io.Reader = http.MaxBytesReader(w, r.Body, maxReport)
+	unreadable := func(err error) error {
+		var limit *http.MaxBytesError
+		if errors.As(err, &limit) {
+			return muster.Errorf(muster.TooLarge, "the report is larger than %d bytes", limit.Limit)
+		}
+		return &muster.Error{Code: muster.Invalid, Message: "the report could not be read to its end", Cause: err}
+	}
+	if strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") {
+		zip, err := gzip.NewReader(from)
+		if err != nil {
+			return nil, unreadable(err)
+		}
+		from = zip
+	}
+	body, err := io.ReadAll(io.LimitReader(from, maxReport+1))
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	if len(body) > maxReport {
+		return nil, muster.Errorf(muster.TooLarge, "the report is larger than %d bytes", maxReport)
+	}
+	return body, nil
 }
