@@ -15,44 +15,56 @@ func (a *ASN) Prefixes(numbers []uint32) (map[uint32][]netip.Prefix, error) {
 	if a == nil {
 		return nil, nil
 	}
-	db := a.db.Load()
+	return prefixes(&a.file, numbers, func(network maxminddb.Result) (uint32, error) {
+		var r record
+		err := network.Decode(&r)
+		return r.number, err
+	})
+}
+
+// Prefixes returns the ranges that are in each of some countries, as that of ASN
+// does. Codes are upper case.
+func (c *Country) Prefixes(codes []string) (map[string][]netip.Prefix, error) {
+	if c == nil {
+		return nil, nil
+	}
+	return prefixes(&c.file, codes, func(network maxminddb.Result) (string, error) {
+		var p place
+		err := network.Decode(&p)
+		return p.code(), err
+	})
+}
+
+// prefixes returns the networks of a file by what of says of each, for those of
+// wanted.
+func prefixes[K comparable](f *file, wanted []K, of func(maxminddb.Result) (K, error)) (found map[K][]netip.Prefix, err error) {
+	db := f.db.Load()
 	if db == nil {
 		return nil, nil
 	}
-	wanted := make(map[uint32]bool, len(numbers))
-	for _, n := range numbers {
-		wanted[n] = n != 0
-	}
-	found := map[uint32][]netip.Prefix{}
-	var r record
-	err := eachNetwork(db.reader, func(network maxminddb.Result) error {
-		r = record{}
-		if err := network.Decode(&r); err != nil {
-			return err
-		}
-		if wanted[r.number] {
-			found[r.number] = append(found[r.number], network.Prefix())
-		}
-		return nil
+	defer catchFault(debug.SetPanicOnFault(true), func(fault error) {
+		found, err = nil, fmt.Errorf("%s: the file was cut short while it was read: %w", f.setting, fault)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: looking for the ranges of AS: %w", a.setting, err)
+	var none K
+	found = make(map[K][]netip.Prefix, len(wanted))
+	for _, k := range wanted {
+		if k != none {
+			found[k] = nil
+		}
+	}
+	for network := range db.reader.Networks() {
+		k, err := of(network)
+		if err != nil {
+			return nil, fmt.Errorf("%s: looking for ranges: %w", f.setting, err)
+		}
+		if ps, ok := found[k]; ok {
+			found[k] = append(ps, network.Prefix())
+		}
+	}
+	for k, ps := range found {
+		if ps == nil {
+			delete(found, k)
+		}
 	}
 	return found, nil
-}
-
-// eachNetwork calls fn with every network of a file, in order, until it fails.
-func eachNetwork(reader *maxminddb.Reader, fn func(maxminddb.Result) error) (err error) {
-	defer catchFault(debug.SetPanicOnFault(true), func(fault error) {
-		err = fmt.Errorf("the file was cut short while it was read: %w", fault)
-	})
-	for network := range reader.Networks() {
-		if err := network.Err(); err != nil {
-			return err
-		}
-		if err := fn(network); err != nil {
-			return err
-		}
-	}
-	return nil
 }
