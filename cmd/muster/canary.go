@@ -97,9 +97,9 @@ func (c *canaryImportCmd) Run(g *globals) error {
 	}
 	var answer struct {
 		Lists []struct {
-			Origin   string
-			Canaries int
-			Skipped  []struct {
+			Origin         string
+			Canaries, Idle int
+			Skipped        []struct {
 				Reason, Example string
 				Count           int
 			}
@@ -115,6 +115,9 @@ func (c *canaryImportCmd) Run(g *globals) error {
 	return c.show(raw, func(w io.Writer) {
 		for _, l := range answer.Lists {
 			fmt.Fprintf(w, "%s: %d canaries %s.\n", l.Origin, l.Canaries, verb)
+			if l.Idle > 0 {
+				fmt.Fprintf(w, "  %d match nothing on this server: AS numbers need enrich.asn, names canaries.names\n", l.Idle)
+			}
 			for _, s := range l.Skipped {
 				fmt.Fprintf(w, "  %d left out: %s%s\n", s.Count, s.Reason, forExample(s.Example))
 			}

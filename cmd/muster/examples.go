@@ -197,7 +197,8 @@ func (explainCmd) Help() string { return example(`muster admin explain 198.51.10
 
 // Help is shown by --help.
 func (verdictSetCmd) Help() string {
-	return example(`muster admin verdict set 198.51.100.0/24 --never --reason "a partner's scanners" --ttl 30d`)
+	return example(`muster admin verdict set 198.51.100.0/24 --never --reason "a partner's scanners" --ttl 30d`) +
+		"\n  " + `muster admin verdict set 203.0.113.7 --listed --reason "floods our members" --ttl 3d`
 }
 
 // Help is shown by --help.

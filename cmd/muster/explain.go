@@ -26,9 +26,11 @@ func (c *explainCmd) Run(g *globals) error {
 
 type verdictSetCmd struct {
 	Source string `arg:"" help:"Address or range."`
-	Never  bool   `help:"It is never listed, whoever reports it; the only verdict that there is." required:""`
-	Reason string `help:"Why; shown to whoever asks why it is not listed." required:""`
-	TTL    string `name:"ttl" help:"For how long (24h, 30d); for good when left out." placeholder:"DURATION"`
+	Never  bool   `help:"It is never listed, whoever reports it." xor:"verdict" required:""`
+	Listed bool   `help:"It is listed for everybody, whoever reports it or not, for --ttl; unless it is allowlisted or a canary." xor:"verdict" required:""`
+	Remedy string `help:"What is done about it when it is listed: ban or captcha." enum:",ban,captcha" default:""`
+	Reason string `help:"Why; shown to whoever asks why it is listed or not." required:""`
+	TTL    string `name:"ttl" help:"For how long (24h, 30d); what is never listed is so for good when left out." placeholder:"DURATION"`
 	server
 }
 
@@ -37,16 +39,24 @@ func (c *verdictSetCmd) Run(g *globals) error {
 	if err != nil {
 		return fmt.Errorf("--ttl: %w", err)
 	}
-	return c.run(g, "POST", "/verdicts", map[string]any{"source": c.Source, "listed": !c.Never, "reason": c.Reason, "ttl_seconds": ttl},
-		"It is never listed. Engines that hold it drop it with their next pull.")
+	in := map[string]any{"source": c.Source, "listed": c.Listed, "reason": c.Reason, "ttl_seconds": ttl}
+	if c.Remedy != "" {
+		in["remedy"] = c.Remedy
+	}
+	done := "It is never listed. Engines that hold it drop it with their next pull."
+	if c.Listed {
+		done = "It is listed. Engines get it with their next pull."
+	}
+	return c.run(g, "POST", "/verdicts", in, done)
 }
 
 type verdictListCmd struct{ server }
 
 func (c *verdictListCmd) Run(g *globals) error {
 	type verdict struct {
-		Source, Reason, By string
-		Until              *time.Time
+		Source, Remedy, Reason, By string
+		Listed                     bool
+		Until                      *time.Time
 	}
 	raw, list, err := fetch[[]verdict](c.server, g, "GET", "/verdicts", nil)
 	if err != nil {
@@ -57,9 +67,13 @@ func (c *verdictListCmd) Run(g *globals) error {
 			fmt.Fprintln(w, "Nobody has decided about any source: the crowd decides.")
 			return
 		}
-		fmt.Fprintln(w, "NEVER LISTED\tENDS\tBY\tREASON")
+		fmt.Fprintln(w, "SOURCE\tLISTED\tENDS\tBY\tREASON")
 		for _, v := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.Source, until(v.Until), v.By, v.Reason)
+			how := "never"
+			if v.Listed {
+				how = v.Remedy
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.Source, how, until(v.Until), v.By, v.Reason)
 		}
 	})
 }

@@ -29,10 +29,16 @@ func TestExplainAndTrustCommands(t *testing.T) {
 			`muster admin verdict set 203.0.113.0/24 --never --reason "a partner" --ttl 1h`, aVerdict, "POST /verdicts",
 			`{"listed":false,"reason":"a partner","source":"203.0.113.0/24","ttl_seconds":3600}`, "It is never listed.",
 		},
+		{
+			`muster admin verdict set 203.0.113.7 --listed --remedy captcha --reason "a flood" --ttl 1h`, aVerdict, "POST /verdicts",
+			`{"listed":true,"reason":"a flood","remedy":"captcha","source":"203.0.113.7","ttl_seconds":3600}`, "It is listed.",
+		},
 		{"muster admin verdict set 203.0.113.0/24 --reason x", "", "", "", "muster: missing flags: --never"},
+		{"muster admin verdict set 203.0.113.0/24 --never --listed --reason x", "", "", "", "muster: --never and --listed can't be used together"},
 		{"muster admin verdict set 203.0.113.0/24 --never --reason x --ttl soon", "", "", "", "muster: --ttl:"},
 		{"muster admin verdict list", `[]`, "GET /verdicts", "", "Nobody has decided about any source"},
-		{"muster admin verdict list", `[` + aVerdict + `]`, "GET /verdicts", "", "NEVER LISTED ENDS BY REASON\n203.0.113.0/24 never jane a partner"},
+		{"muster admin verdict list", `[` + aVerdict + `]`, "GET /verdicts", "", "SOURCE LISTED ENDS BY REASON\n203.0.113.0/24 never never jane a partner"},
+		{"muster admin verdict list", `[{"source":"203.0.113.7","listed":true,"remedy":"captcha","until":"2026-11-20T12:00:00Z","reason":"a flood","by":"jane"}]`, "GET /verdicts", "", "203.0.113.7 captcha 2026-11-20T12:00:00Z jane a flood"},
 		{"muster admin verdict remove 203.0.113.0/24 --reason over", "", "DELETE /verdicts/203.0.113.0/24?reason=over", "", "Verdict removed."},
 		{
 			"muster admin machine show web1", head + struck + events, "GET /machines/web1", "",

@@ -27,8 +27,9 @@ type alertListCmd struct {
 
 func (c *alertListCmd) Run(g *globals) error {
 	type alert struct {
-		ID, Machine, Source, Scenario, Country string
-		At                                     time.Time
+		ID, Machine, Source, Scenario, Country, Trust string
+		Counts                                        bool
+		At                                            time.Time
 	}
 	cl, err := c.client(g)
 	if err != nil {
@@ -70,11 +71,11 @@ func (c *alertListCmd) Run(g *globals) error {
 		return out.Flush()
 	}
 	return c.show(all, func(w io.Writer) {
-		fmt.Fprintln(w, "WHEN\tSOURCE\tSCENARIO\tCOUNTRY\tMACHINE")
+		fmt.Fprintln(w, "WHEN\tSOURCE\tSCENARIO\tTRUST\tCOUNTS\tCOUNTRY\tMACHINE")
 		for _, raw := range all {
 			var a alert
 			if json.Unmarshal(raw, &a) == nil {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", a.At.UTC().Format(time.RFC3339), a.Source, a.Scenario, a.Country, a.Machine)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.At.UTC().Format(time.RFC3339), a.Source, a.Scenario, a.Trust, yes(a.Counts), a.Country, a.Machine)
 			}
 		}
 	})

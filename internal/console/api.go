@@ -95,6 +95,11 @@ type Config struct {
 	Integrations       Integrations
 	IntegrationLists   IntegrationLists
 	IntegrationContact func(id string) (muster.IntegrationContact, bool) // what this node knows of it; nil = nothing
+	// ASN says in which AS an address is, 0 when it is not known; nil without a
+	// database. Names says whether reverse names are looked up. Canaries of the kinds
+	// that need them are refused without.
+	ASN   func(netip.Addr) uint32
+	Names bool
 	// Truth is what people know about sources.
 	Truth func() jury.Truth
 	// Listing returns the network's listing of the narrowest source around an

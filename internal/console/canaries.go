@@ -103,6 +103,9 @@ func (a *API) addCanaries(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := a.canTell(c); err != nil {
+			return nil, err
+		}
 		c.Reason = reason
 		list = append(list, a.made(r, c))
 	}
@@ -118,6 +121,18 @@ func (a *API) addCanaries(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return views(list, viewCanary), a.canariesChanged(r.Context())
+}
+
+// canTell refuses a canary that would match nothing as this server is set up:
+// whoever adds it would take it for protection.
+func (a *API) canTell(c muster.Canary) error {
+	switch {
+	case c.Kind == muster.CanaryAS && a.cfg.ASN == nil:
+		return muster.Errorf(muster.Invalid, "%s: AS canaries need a database of AS numbers on this server (setting enrich.asn): what reporters say about it is not believed", c.Value)
+	case c.Kind == muster.CanaryName && !a.cfg.Names:
+		return muster.Errorf(muster.Invalid, "%s: patterns of names need lookups, which leave this server (setting canaries.names)", c.Value)
+	}
+	return nil
 }
 
 // made notes who made a canary, and when.
@@ -172,6 +187,7 @@ func errBuiltIn() error {
 type importedList struct {
 	Origin   string           `json:"origin"`
 	Canaries int              `json:"canaries"`
+	Idle     int              `json:"idle"` // of those, that match nothing as this server is set up
 	Skipped  []policy.Skipped `json:"skipped"`
 }
 
@@ -196,7 +212,13 @@ func (a *API) importCanaries(r *http.Request) (any, error) {
 	}
 	var done []importedList
 	for _, l := range lists {
-		done = append(done, importedList{l.Origin, len(l.Canaries), append([]policy.Skipped{}, l.Skipped...)})
+		idle := 0
+		for _, c := range l.Canaries {
+			if a.canTell(c) != nil {
+				idle++
+			}
+		}
+		done = append(done, importedList{l.Origin, len(l.Canaries), idle, append([]policy.Skipped{}, l.Skipped...)})
 		if dry {
 			continue
 		}

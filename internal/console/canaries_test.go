@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -214,4 +215,17 @@ func TestCanariesInPages(t *testing.T) {
 	if found, _ := get(url.Values{"search": {"8.8.4.4"}}); !slices.Equal(found, []string{"built-in/8.8.4.4", "list:x/8.8.4.4", "operator/8.8.4.4"}) {
 		t.Errorf("found %q", found)
 	}
+}
+
+// Canaries that would match nothing are refused one by one, and counted in lists.
+func TestCanariesThatNeedWhatIsNotThere(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Canaries = &nest{}
+	r.cfg.ASN, r.cfg.Names = nil, false
+	r.want(400, "AS64600: AS canaries need a database of AS numbers on this server (setting enrich.asn)", "POST", "/api/v1/canaries", `{"values":["8.8.4.4","AS64600"],"reason":"x"}`)
+	r.want(400, "(setting canaries.names)", "POST", "/api/v1/canaries", `{"values":["*.example.org"],"reason":"x"}`)
+	r.want(200, `"canaries":3,"idle":2`, "POST", "/api/v1/canaries/import?list=x", "8.8.4.4\nAS64600\n*.example.org\n")
+	r.cfg.ASN = func(netip.Addr) uint32 { return 0 }
+	r.want(200, `"canaries":3,"idle":1`, "POST", "/api/v1/canaries/import?list=x", "8.8.4.4\nAS64600\n*.example.org\n")
+	r.want(200, "", "POST", "/api/v1/canaries", `{"values":["AS64600"],"reason":"x"}`)
 }

@@ -119,8 +119,7 @@ func (a *API) learnTruth(ctx context.Context, k *about) error {
 		return err
 	}
 	for i := range words {
-		w := &words[i]
-		if w.Source.Prefix().Overlaps(k.subject.Prefix()) && (k.operator == nil || w.Source.Prefix().Bits() > k.operator.Source.Prefix().Bits()) {
+		if w := &words[i]; concerns(w, k.subject) && (k.operator == nil || outweighs(w, k.operator)) {
 			k.operator = w
 		}
 	}
@@ -129,11 +128,33 @@ func (a *API) learnTruth(ctx context.Context, k *about) error {
 		k.allowed = &reason
 	}
 	for _, s := range []muster.Source{k.source, k.subject} {
-		if c, ok := truth.Canaries.Match(s, 0); ok && k.canary == nil {
+		asn := k.standing.ASN
+		if asn == 0 && a.cfg.ASN != nil && s.IsValid() {
+			asn = a.cfg.ASN(s.Addr())
+		}
+		if c, ok := truth.Canaries.Match(s, asn); ok && k.canary == nil {
 			k.canary = &c
 		}
 	}
+	if c, ok := truth.Canaries.MatchName(k.standing.Name); ok && k.canary == nil {
+		k.canary = &c
+	}
 	return nil
+}
+
+// concerns reports whether an operator's word is about a source: a listing is of
+// all that lies in it, and what is never listed bars what is around it too.
+func concerns(w *muster.OperatorVerdict, s muster.Source) bool {
+	p := w.Source.Prefix()
+	return p.Overlaps(s.Prefix()) && (!w.Listed || p.Bits() <= s.Prefix().Bits())
+}
+
+// outweighs reports whether one word about a source stands over another.
+func outweighs(w, over *muster.OperatorVerdict) bool {
+	if w.Listed != over.Listed {
+		return !w.Listed
+	}
+	return w.Source.Prefix().Bits() > over.Source.Prefix().Bits()
 }
 
 // network returns the network's verdict on the subject itself, listed or not;

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -139,6 +140,20 @@ var explanations = []explained{
 	{title: "On the allowlist", ask: "45.83.2.77", standing: unlisted("never", func(r *muster.Reasons) { r.Never = "on the allowlist: our office" })},
 	{title: "On the allowlist without a reason", ask: "45.83.3.1"},
 	{title: "An operator's word", ask: "45.83.4.4", standing: unlisted("never", func(r *muster.Reasons) { r.Never = "on the allowlist: operator: a partner" })},
+	{title: "Listed by an operator", ask: "45.86.4.4", listed: &muster.Reasons{Rule: "listed: an operator decided so", Basis: "operator", Epoch: 77, Parameters: 1}},
+	{title: "Listed by an operator and reported", ask: "45.86.4.5", listed: &muster.Reasons{Basis: "operator"}, standing: unlisted("undecided", nil)},
+	{title: "A range that an operator listed", ask: "45.86.5.0/24", listed: &muster.Reasons{Basis: "operator"}},
+	{title: "In that", ask: "45.86.5.200"},
+	{title: "Listed by an operator once", ask: "45.86.4.6", ended: &muster.Reasons{Basis: "operator"}, history: []muster.Verdict{
+		{Since: now.Add(-5 * time.Hour), Changed: now.Add(-2 * time.Hour), Reasons: muster.Reasons{Basis: "operator"}},
+		{Listed: true, Since: now.Add(-5 * time.Hour), Changed: now.Add(-5 * time.Hour), Reasons: muster.Reasons{Basis: "operator"}},
+	}},
+	{title: "Of an AS that is a canary", ask: "45.85.1.1", canary: true},
+	{title: "That owns the name of a crawler", ask: "45.83.1.16", canary: true, change: func(r *rig) {
+		s := r.bench.standings[muster.SourceFromAddr(netip.MustParseAddr("45.83.1.16"))]
+		s.Name = "crawl-1.googlebot.com"
+		r.bench.standings[muster.SourceFromAddr(netip.MustParseAddr("45.83.1.16"))] = s
+	}},
 	{title: "A range with a canary inside", ask: "8.8.0.0/16", standing: unlisted("never", func(r *muster.Reasons) { r.Never = "an address that is known to be good is inside" })},
 	{title: "A range for its members", ask: "45.84.1.0/24", listed: &muster.Reasons{
 		Machines: 9, Scenarios: []string{"crowdsecurity/ssh-bf"}, First: 1, Last: 2, Rule: "listed: so many of its addresses were convicted that it is listed as a whole", Basis: "range", Epoch: 77, Parameters: 1,
@@ -191,7 +206,7 @@ func (e *explained) put(t *testing.T, r *rig) {
 func TestExplanations(t *testing.T) {
 	r := newRig(t)
 	r.truth = jury.Truth{
-		Canaries: policy.NewCanaries(policy.BuiltInCanaries()),
+		Canaries: policy.NewCanaries(append(policy.BuiltInCanaries(), mustCanary(t, "AS64600"), mustCanary(t, "*.googlebot.com"))),
 		Allowlist: policy.NewAllowlist([]muster.AllowEntry{
 			{Source: mustSource(t, "45.83.2.0/24"), Reason: "our office"},
 			{Source: mustSource(t, "45.83.3.1")},
@@ -201,6 +216,10 @@ func TestExplanations(t *testing.T) {
 	r.store.words = []muster.OperatorVerdict{
 		{Source: mustSource(t, "45.83.0.0/16"), Until: now.Add(-time.Hour), Reason: "ended", By: "eve", CreatedAt: now.Add(-48 * time.Hour)},
 		{Source: mustSource(t, "45.83.4.0/24"), Until: now.Add(36 * time.Hour), Reason: "a partner.", By: "jane", CreatedAt: now.Add(-48 * time.Hour)},
+		{Source: mustSource(t, "45.83.4.4"), Listed: true, Remedy: muster.RemedyBan, Until: now.Add(36 * time.Hour), Reason: "an older word", By: "eve", CreatedAt: now.Add(-50 * time.Hour)},
+		{Source: mustSource(t, "45.86.4.4"), Listed: true, Remedy: muster.RemedyBan, Until: now.Add(70 * time.Hour), Reason: "a flood.", By: "jane", CreatedAt: now.Add(-3 * time.Hour)},
+		{Source: mustSource(t, "45.86.4.5"), Listed: true, Remedy: muster.RemedyBan, Until: now.Add(70 * time.Hour), Reason: "a flood", By: "jane", CreatedAt: now.Add(-3 * time.Hour)},
+		{Source: mustSource(t, "45.86.5.0/24"), Listed: true, Remedy: muster.RemedyBan, Until: now.Add(70 * time.Hour), Reason: "a bad neighbourhood", By: "jane", CreatedAt: now.Add(-3 * time.Hour)},
 	}
 	var text, whole strings.Builder
 	for _, e := range explanations {
@@ -222,6 +241,16 @@ func TestExplanations(t *testing.T) {
 	if bad := regexp.MustCompile(`(?i)%!|<nil>|\b0001-|\b1970-|\.\.|  |\bNaN`).FindString(text.String()); bad != "" {
 		t.Errorf("the lines have %q in them", bad)
 	}
+}
+
+func mustCanary(t testing.TB, value string) muster.Canary {
+	t.Helper()
+	c, err := muster.NewCanary(muster.OriginOperator, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Reason = "known"
+	return c
 }
 
 func TestExplainRefuses(t *testing.T) {

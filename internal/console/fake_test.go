@@ -577,6 +577,13 @@ func newRig(t testing.TB) *rig {
 			Outbox: r.store, Ring: func(context.Context, string) error { return nil }, Now: clock, Logger: slog.New(slog.DiscardHandler),
 		}),
 		Abuse: r.guard, ClientAddr: addrOf, Appeal: "noc@muster.test",
+		ASN: func(a netip.Addr) uint32 {
+			if netip.MustParsePrefix("45.85.0.0/16").Contains(a) {
+				return 64600
+			}
+			return 0
+		},
+		Names: true,
 		Judge: r.bench, Truth: func() jury.Truth { return r.truth }, Listing: r.store.listing, Listed: func() int { return 123 },
 		AllowlistChanged:     func(context.Context) error { r.changed = append(r.changed, "allowlist"); return nil },
 		OrganisationsChanged: func(context.Context) error { r.changed = append(r.changed, "organisations"); return nil },

@@ -63,6 +63,9 @@ func (a *API) allow(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkWidth(source, exemptBits4, exemptBits6); err != nil {
+			return nil, err
+		}
 		entries = append(entries, muster.AllowEntry{Source: source, Reason: q.Reason, CreatedAt: now, ExpiresAt: endOf(now, ttl)})
 	}
 	if err := a.cfg.Store.PutAllowEntries(r.Context(), entries); err != nil {

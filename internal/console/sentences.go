@@ -79,7 +79,7 @@ func (k *about) saysBars() (bars []string) {
 		bars = append(bars, "It is known to be good"+which+": it is never listed, and machines that report it lose trust.")
 	}
 	switch {
-	case k.operator != nil:
+	case k.operator != nil && !k.operator.Listed:
 		until := ""
 		if end := k.operator.Until; !end.IsZero() {
 			until = ", until " + k.coming(end)
@@ -117,6 +117,8 @@ var why = map[string]string{
 	"unsupported": "the reports that supported it no longer count",
 	"cleared":     "an unban was granted",
 	"canary":      "it is known to be good",
+
+	muster.BasisOperator: "an operator's decision ended",
 }
 
 func because(r *muster.Reasons) string {
@@ -140,6 +142,9 @@ func (k *about) saysWhy() string {
 	r := k.reasons()
 	if v := k.listing(); v != nil {
 		r = &v.Reasons
+	}
+	if w := k.operator; w != nil && w.Listed && r != nil && r.Basis == muster.BasisOperator {
+		return fmt.Sprintf("Why: an operator (%s) listed %s by hand on %s: %s.", w.By, w.Source, moment(w.CreatedAt), strings.TrimSuffix(w.Reason, "."))
 	}
 	if r == nil && k.network() == nil {
 		if len(k.fleets()) > 0 {
@@ -239,7 +244,9 @@ func saysCircumstances(r *muster.Reasons) string {
 
 // saysNext tells when a listing lapses, or what one would take.
 func (k *about) saysNext() string {
-	if v := k.listing(); v != nil {
+	if v := k.listing(); v != nil && v.Reasons.Basis == muster.BasisOperator {
+		return fmt.Sprintf("The decision ends on %s; from then on the crowd decides.", k.coming(v.Until))
+	} else if v != nil {
 		return fmt.Sprintf("Unless it is reported again, it comes off the list on %s.", k.coming(v.Until))
 	}
 	r := k.reasons()

@@ -174,6 +174,47 @@ func TestBehaviours(t *testing.T) {
 	r.want(400, "from 1 to 1000", "GET", "/api/v1/behaviours?limit=x", "")
 }
 
+func TestOperatorsList(t *testing.T) {
+	r := newRig(t)
+	r.truth = jury.Truth{
+		Allowlist: policy.NewAllowlist([]muster.AllowEntry{{Source: mustSource(t, "198.41.9.0/24"), Reason: "our office"}}),
+		Canaries:  policy.NewCanaries([]muster.Canary{mustCanary(t, "198.41.8.7"), mustCanary(t, "AS64600")}),
+	}
+	set := `{"source":"198.41.0.0/24","listed":true,"remedy":"captcha","until":"2026-11-20T13:00:00Z","reason":"a flood","by":"local administrator","created_at":"2026-11-20T12:00:00Z"}`
+	if a := r.want(200, "", "POST", "/api/v1/verdicts", `{"source":"198.41.0.7/24","listed":true,"remedy":"captcha","ttl_seconds":3600,"reason":"a flood"}`); a.body != set {
+		t.Errorf("got %s", a.body)
+	}
+	r.want(200, `"source":"2001:4860::/64","listed":true,"remedy":"ban"`, "POST", "/api/v1/verdicts", `{"source":"2001:4860::1","listed":true,"ttl_seconds":3600,"reason":"a flood"}`)
+	r.want(200, `[`+set+`,{"source":"2001:4860::/64",`, "GET", "/api/v1/verdicts", "")
+	for body, part := range map[string]string{
+		`{"source":"198.41.0.1"}`:                                  "ttl_seconds: expected how long it is listed, up to 31622400 (366 days)",
+		`{"source":"198.41.0.1","ttl_seconds":4e7}`:                "ttl_seconds",
+		`{"source":"198.41.0.1","ttl_seconds":31622401}`:           "ttl_seconds",
+		`{"source":"198.41.0.1","ttl_seconds":60,"remedy":"jail"}`: "remedy: expected ban or captcha",
+		`{"source":"198.40.0.0/15","ttl_seconds":60}`:              "too wide: expected /16 or narrower, IPv6 /32",
+		`{"source":"2001:4860::/31","ttl_seconds":60}`:             "too wide",
+		`{"source":"192.168.0.0/16","ttl_seconds":60}`:             "reserved",
+		`{"source":"198.41.9.7","ttl_seconds":60}`:                 "is on the allowlist (our office)",
+		`{"source":"198.41.8.0/23","ttl_seconds":60}`:              "is on the allowlist (our office), in whole or in part",
+		`{"source":"198.41.8.7","ttl_seconds":60}`:                 "known to be good (canary 198.41.8.7)",
+		`{"source":"45.85.1.1","ttl_seconds":60}`:                  "known to be good (canary AS64600)",
+		`{"source":"198.41.8.0/24","ttl_seconds":60}`:              "there is an address that is known to be good",
+	} {
+		r.want(400, part, "POST", "/api/v1/verdicts", strings.TrimSuffix(body, "}")+`,"listed":true,"reason":"x"}`)
+	}
+	r.want(204, "", "DELETE", "/api/v1/verdicts/2001:4860::1", "") // as which it was asked for
+	if len(r.store.words) != 1 || fmt.Sprint(r.changed) != "[allowlist allowlist allowlist]" {
+		t.Errorf("left %v, told to all nodes %v", r.store.words, r.changed)
+	}
+	if e := r.store.audit[0]; string(e.Detail) != `{"listed":true,"remedy":"captcha","ttl_seconds":3600}` {
+		t.Errorf("audited as %s", e.Detail)
+	}
+	r.want(400, "0.0.0.0/0 is too wide: expected /8", "POST", "/api/v1/allowlist", `{"values":["198.41.1.1","0.0.0.0/0"],"reason":"x"}`)
+	if len(r.store.allowed) != 0 {
+		t.Errorf("allowed %v", r.store.allowed)
+	}
+}
+
 func TestOperatorVerdicts(t *testing.T) {
 	r := newRig(t)
 	r.want(200, `[]`, "GET", "/api/v1/verdicts", "")
@@ -185,7 +226,8 @@ func TestOperatorVerdicts(t *testing.T) {
 	r.want(200, `[`+set+`,{"source":"2001:4860::1",`, "GET", "/api/v1/verdicts", "")
 	r.want(200, `"operator":`+set, "GET", "/api/v1/explain/198.41.0.7", "")
 	for body, part := range map[string]string{
-		`{"source":"198.41.0.1","listed":true,"reason":"x"}`:       "not in this release",
+		`{"source":"0.0.0.0/7","reason":"x"}`:                      "too wide: expected /8 or narrower, IPv6 /16",
+		`{"source":"198.41.0.1","remedy":"ban","reason":"x"}`:      "remedy: expected none",
 		`{"source":"198.41.0.1"}`:                                  "reason: expected one line",
 		`{"source":"XX","reason":"x"}`:                             "source: expected an IPv4 or IPv6 address",
 		`{"source":"198.41.0.1","reason":"x","ttl_seconds":-1}`:    "ttl_seconds",

@@ -78,6 +78,14 @@ func (c *Canaries) Len() int {
 	return len(c.all)
 }
 
+// ASes returns how many canaries are whole AS.
+func (c *Canaries) ASes() int {
+	if c == nil {
+		return 0
+	}
+	return len(c.as)
+}
+
 // Names returns how many canaries are patterns of names, which only lookups can
 // tell.
 func (c *Canaries) Names() int {
