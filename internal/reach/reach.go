@@ -207,6 +207,9 @@ const (
 	routeUsage   = "POST /v1/integrations/{id}/v1/usage-metrics"
 )
 
+// Serves reports whether a path is below muster.IntegrationPath.
+func Serves(path string) bool { return strings.HasPrefix(tidy(path)+"/", muster.IntegrationPath) }
+
 // ServeHTTP answers everything below muster.IntegrationPath. It redirects nothing: bouncers are
 // given an address with or without a slash at its end, and some double it.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
