@@ -43,21 +43,25 @@ func (db *DB) PutRollups(ctx context.Context, rollups []muster.RollupRow, from, 
 		if err != nil {
 			return err
 		}
+		moved := make([]int, 0, len(from))
 		for part := range from {
-			if from[part] == to[part] {
-				continue
-			}
-			n, err := tx.exec(`INSERT INTO rollup_positions (part, position) VALUES (?, ?)
-				ON CONFLICT (part) DO UPDATE SET position = excluded.position WHERE rollup_positions.position = ?`,
-				part, int64(to[part]), int64(from[part]))
-			if err == nil && n == 0 {
-				err = fmt.Errorf("rollups of partition %d at %d: %w", part, from[part], ErrFenced)
-			}
-			if err != nil {
-				return err
+			if from[part] != to[part] {
+				moved = append(moved, part)
 			}
 		}
-		return nil
+		fenced := -1
+		err = tx.many(`INSERT INTO rollup_positions (part, position) VALUES (?, ?)
+			ON CONFLICT (part) DO UPDATE SET position = excluded.position WHERE rollup_positions.position = ?`, len(moved), func(i int, args row) {
+			args.set(int64(moved[i]), int64(to[moved[i]]), int64(from[moved[i]]))
+		}, func(i int, changed int64) {
+			if changed == 0 {
+				fenced = moved[i]
+			}
+		})
+		if err == nil && fenced >= 0 {
+			err = fmt.Errorf("rollups of partition %d at %d: %w", fenced, from[fenced], ErrFenced)
+		}
+		return err
 	})
 }
 
