@@ -90,6 +90,7 @@ type Config struct {
 	Abuse              Abuse
 	Canaries           Canaries
 	Allowlists         Allowlists
+	Blocklists         Blocklists
 	Unbans             Unbans // nil on a server that does not judge
 	Judge              Judge  // likewise
 	Integrations       Integrations
@@ -187,6 +188,24 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/token-key/rotate":       a.rotateTokenKey,
 
 		"DELETE /api/v1/allowlists/{id}/items/{value...}": a.removeAllowItem,
+
+		"GET /api/v1/blocklists":                 a.blocklists,
+		"POST /api/v1/blocklists":                a.createBlocklist,
+		"GET /api/v1/blocklists/{id}":            a.blocklist,
+		"PATCH /api/v1/blocklists/{id}":          a.updateBlocklist,
+		"DELETE /api/v1/blocklists/{id}":         a.deleteBlocklist,
+		"GET /api/v1/blocklists/{id}/entries":    a.blocklistEntries,
+		"POST /api/v1/blocklists/{id}/entries":   a.addBlocklistEntries,
+		"PUT /api/v1/blocklists/{id}/entries":    a.replaceBlocklistEntries,
+		"DELETE /api/v1/blocklists/{id}/entries": a.removeBlocklistEntries,
+		"POST /api/v1/blocklists/{id}/upload":    a.uploadBlocklist,
+		"POST /api/v1/blocklists/{id}/fetch":     a.fetchFeed,
+		"POST /api/v1/blocklists/{id}/approve":   a.approveFeed,
+		"POST /api/v1/blocklists/{id}/discard":   a.discardFeed,
+		"GET /api/v1/blocklists/{id}/statistics": a.blocklistStatistics,
+		"GET /api/v1/subscriptions":              a.subscriptions,
+		"POST /api/v1/subscriptions":             a.subscribe,
+		"DELETE /api/v1/subscriptions":           a.unsubscribe,
 
 		"GET /api/v1/integrations":              a.integrations,
 		"POST /api/v1/integrations":             a.createIntegration,
