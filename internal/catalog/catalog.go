@@ -136,7 +136,8 @@ type Config struct {
 	Allowlist func(organisation string) (list *policy.Allowlist, version uint64)
 	// Locate tells where a source is: ISO 3166 alpha-2 and AS number, "" and 0 when
 	// not known. nil = nothing is known.
-	Locate func(netip.Addr) (country string, asn uint32)
+	Locate          func(netip.Addr) (country string, asn uint32)
+	Countries, ASNs bool // Locate knows them
 	// Behaviour returns the family of a scenario ("ssh:bruteforce"), "" for none.
 	Behaviour func(scenario string) string
 	// Fetch fetches feeds; nil = no feed is fetched here.

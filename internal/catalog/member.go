@@ -22,6 +22,7 @@ type slotKey struct{ list, organisation string }
 type slot struct {
 	mu   sync.Mutex // held by whoever puts the list together
 	last *membership
+	used time.Time            // when it was asked for last
 	seen map[uint64]time.Time // allowlists by version: when each was first met
 }
 
@@ -83,6 +84,7 @@ func (s *Service) members(ctx context.Context, l *muster.Blocklist, organisation
 	defer cancel()
 	at.mu.Lock()
 	defer at.mu.Unlock()
+	at.used = s.cfg.Now()
 	if at.last != nil && s.fresh(at.last, l, organisation) {
 		return at, at.last, nil
 	}
@@ -99,6 +101,42 @@ func (s *Service) members(ctx context.Context, l *muster.Blocklist, organisation
 	s.date(m, at.last, l)
 	at.last = m
 	return at, m, nil
+}
+
+// glance returns what is on a list for the operators, without keeping it: most
+// lists have no subscribers.
+func (s *Service) glance(ctx context.Context, l *muster.Blocklist) ([]muster.ListEntry, error) {
+	if found, ok := s.slots.Load(slotKey{list: l.ID}); ok {
+		at := found.(*slot)
+		at.mu.Lock()
+		defer at.mu.Unlock()
+		if at.last != nil && s.fresh(at.last, l, "") {
+			return at.last.entries, nil
+		}
+	}
+	m, err := s.build(ctx, l, "")
+	if err != nil {
+		return nil, err
+	}
+	return m.entries, nil
+}
+
+// unused is how long a list is kept in memory that nobody asks for; engines ask
+// every two hours.
+const unused = 6 * time.Hour
+
+// forget lets go of lists that nobody asks for.
+func (s *Service) forget() {
+	before := s.cfg.Now().Add(-unused)
+	s.slots.Range(func(key, found any) bool {
+		at := found.(*slot)
+		at.mu.Lock()
+		defer at.mu.Unlock()
+		if at.used.Before(before) {
+			s.slots.Delete(key)
+		}
+		return true
+	})
 }
 
 // fresh reports whether m is what the list has now.

@@ -34,16 +34,17 @@ func (c *statistics) init() {
 // Call it a few times an hour, on one node.
 func (s *Service) Observe(ctx context.Context) error {
 	day := s.instant().Truncate(24 * time.Hour)
+	s.forget()
 	var days []muster.ListDay
 	for _, l := range s.Lists() {
 		if l.Rule.Own {
 			continue // another for each organisation
 		}
-		r, err := s.read(ctx, &l, "")
+		entries, err := s.glance(ctx, &l)
 		if err != nil {
 			return err
 		}
-		d, err := s.count(ctx, l.ID, day, hashes(r.entries))
+		d, err := s.count(ctx, l.ID, day, hashes(entries))
 		if err != nil {
 			return err
 		}
@@ -140,11 +141,11 @@ func (s *Service) Statistics(ctx context.Context, ref string) (ListStatistics, e
 	}
 	day := s.instant().Truncate(24 * time.Hour)
 	month, two := day.AddDate(0, 0, -29), day.AddDate(0, 0, -1)
-	r, err := s.read(ctx, &l, "")
+	entries, err := s.glance(ctx, &l)
 	if err != nil {
 		return out, err
 	}
-	out.Size, out.Subscriptions = len(r.entries), len(s.state.Load().subscribers[l.ID])
+	out.Size, out.Subscriptions = len(entries), len(s.state.Load().subscribers[l.ID])
 	if out.Days, err = s.cfg.Store.ListDays(ctx, l.ID, month); err != nil {
 		return out, err
 	}
@@ -166,7 +167,7 @@ func (s *Service) Statistics(ctx context.Context, ref string) (ListStatistics, e
 		}
 		out.Hits[i].Count += h.Count
 	}
-	out.Overlaps = s.overlaps(l.ID, hashes(r.entries))
+	out.Overlaps = s.overlaps(l.ID, hashes(entries))
 	return out, nil
 }
 
