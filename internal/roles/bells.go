@@ -192,12 +192,16 @@ func (n *node) withdrawLate(ctx context.Context) error {
 // truthChanged reads the allowlist and the canaries and judges again what they
 // concern.
 func (n *node) truthChanged(ctx context.Context) {
+	names := n.truth.current().Canaries.NamesID()
 	if err := n.truth.load(ctx); err != nil {
-		n.log.Error("the allowlist and the canaries could not be read: those before stay in force until they change again", ops.KeyError, err)
+		n.log.Error("the allowlist, the operators' verdicts and the canaries could not be read: those before stay in force, and they are read again soon", ops.KeyError, err)
 		return
+	}
+	if n.names != nil && names != n.truth.current().Canaries.NamesID() {
+		n.names.Forget()
 	}
 	n.publisher.Invalidate()
 	if err := n.worker.SetTruth(ctx, n.truth.current()); err != nil && ctx.Err() == nil {
-		n.log.Error("verdicts could not be brought in line with the allowlist and the canaries; what they name is kept out of every answer all the same", ops.KeyError, err)
+		n.log.Error("verdicts could not be brought in line with the allowlist and the canaries; the next commit does it, and what they name is kept out of every answer all the same", ops.KeyError, err)
 	}
 }

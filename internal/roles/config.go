@@ -68,6 +68,8 @@ type Config struct {
 	Lists ListsConfig `yaml:"lists"`
 	// What is looked up about addresses.
 	Enrich EnrichConfig `yaml:"enrich"`
+	// What is known to be good, see muster admin canary.
+	Canaries CanariesConfig `yaml:"canaries"`
 	// The CrowdSec hub.
 	Hub HubConfig `yaml:"hub"`
 	// Orders to machines (PAPI).
@@ -270,8 +272,18 @@ type TierConfig struct {
 type EnrichConfig struct {
 	// Path of a database of AS numbers in MMDB form, such as GeoLite2-ASN.mmdb. With
 	// it, machines in one AS count as one crowd; without it, those in one network (/24,
-	// IPv6 /48). Read anew when the file changes.
+	// IPv6 /48), and an AS cannot be a canary. Read anew when the file changes.
 	ASN string `yaml:"asn"`
+}
+
+// CanariesConfig is the section canaries.
+type CanariesConfig struct {
+	// Whether the reverse names of addresses are looked up that are about to be
+	// published, for canaries that are patterns of names, and the names' addresses to
+	// make sure. It tells the name servers of their holders that somebody is interested
+	// in them; a listing waits 10 to 20 seconds for an answer. Without it, such canaries
+	// match nothing.
+	Names bool `yaml:"names"`
 }
 
 // HubConfig is the section hub.

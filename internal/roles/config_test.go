@@ -72,6 +72,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"ratelimit.logins": "0", "ratelimit.wrong_passwords": "3", "ratelimit.window": "10m", "ratelimit.ban.duration": "6h",
 		"ratelimit.ban.scope": "login", "ratelimit.ban.extend_on_retry": "false", "ratelimit.exempt": "192.0.2.0/24,2001:db8::/48",
 		"ratelimit.appeal": "abuse@example.org", "ratelimit.max_bans": "1000", "ratelimit.max_counters": "50000", "retention.audit": "30d", "retention.history": "7d", "publish.shared": "100.64.0.0/10,2001:db8::/32", "enrich.asn": "/x.mmdb",
+		"canaries.names": "true",
 	}
 	settings, _ := settingsOf(DefaultConfig())
 	for _, s := range settings {

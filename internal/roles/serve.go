@@ -26,6 +26,7 @@ import (
 	"muster/internal/enroll"
 	"muster/internal/ingest"
 	"muster/internal/jury"
+	"muster/internal/namecheck"
 	"muster/internal/ops"
 	"muster/internal/orders"
 	"muster/internal/peer"
@@ -90,7 +91,8 @@ type node struct {
 	lists     readerLists
 	worker    *jury.Worker
 	unbans    *unban.Service
-	asn       *enrich.ASN // nil without a database
+	asn       *enrich.ASN        // nil without a database
+	names     *namecheck.Service // nil unless names are looked up
 	orders    *orders.Service
 	truth     *truth
 
@@ -169,7 +171,12 @@ func (n *node) build(ctx context.Context) (err error) {
 	if n.abuse, err = n.newAbuse(); err != nil {
 		return err
 	}
-	rules := ingest.Rules{MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture}
+	if cfg.Enrich.ASN != "" {
+		if n.asn, err = enrich.Open(cfg.Enrich.ASN); err != nil {
+			return err
+		}
+	}
+	rules := ingest.Rules{MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture, ASN: n.knownAS()}
 	if hub != nil {
 		rules.Hub = hub
 	}
@@ -177,27 +184,24 @@ func (n *node) build(ctx context.Context) (err error) {
 		Log: n.bus, Rules: rules, Linger: cfg.Ingest.Linger, QueueBytes: int(cfg.Ingest.Queue),
 		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
-	n.truth = &truth{db: n.db, fixed: cfg.Publish.Allowlist, wide: policy.NewAllowlist(entriesOf(cfg.Publish.Shared)), now: n.now}
+	n.truth = &truth{db: n.db, fixed: cfg.Publish.Allowlist, wide: policy.NewAllowlist(entriesOf(cfg.Publish.Shared)), now: n.now, asn: n.knownAS()}
 	if err := n.truth.load(ctx); err != nil {
 		return err
 	}
+	n.warnOfIdleCanaries()
 	n.publisher = n.newPublisher(taxonomy)
-	if cfg.Enrich.ASN != "" {
-		if n.asn, err = enrich.Open(cfg.Enrich.ASN); err != nil {
-			return err
-		}
-	}
+	n.names = n.newNames()
 	parameters := crowd.Default()
 	parameters.Listing.Expiry = cfg.Publish.Expiry
 	parameters.Listing.ShortExpiry = min(parameters.Listing.ShortExpiry, cfg.Publish.Expiry)
 	n.worker = jury.New(jury.Config{
 		Open: n.openReader, Ledger: ledger{n.db}, Partition: ingest.SourcePartition, Parameters: parameters,
 		Prior: priors(taxonomy), Scenarios: scenariosOf(taxonomy), Truth: n.truth.current(),
-		Member: n.isMember, Changed: func() { n.bells.ring(bellVerdicts, "") },
+		Member: n.isMember, Name: n.nameOf(), Changed: func() { n.bells.ring(bellVerdicts, "") },
 		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	n.unbans = unban.New(unban.Config{
-		Store: n.db, List: communityList{n}, Judge: unbanJudge{n.worker}, Now: n.now, Logger: n.log, Registerer: n.registry,
+		Store: n.db, List: communityList{n}, Judge: unbanJudge{n}, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	n.orders = orders.New(orders.Config{
 		Outbox: n.db, Ring: n.bells.order, Keep: cfg.Orders.Keep, MaxWaiting: cfg.Limits.Polls,
@@ -303,6 +307,9 @@ func (n *node) run(ctx context.Context) error {
 		ops.Service{Name: "unbans", Run: n.unbans.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "ingest", Run: n.committer.Run, StopTimeout: 30 * time.Second},
 	)
+	if n.names != nil {
+		group.Add(ops.Service{Name: "reverse names", Run: n.names.Run, StopTimeout: 15 * time.Second})
+	}
 	for _, job := range n.jobs() {
 		group.Add(job.Service())
 	}
@@ -352,7 +359,7 @@ func (n *node) consoleConfig() console.Config {
 	return console.Config{
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
-		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
+		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, ASN: n.knownAS(), Names: n.cfg.Canaries.Names, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
 		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		CanariesChanged:      func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
