@@ -23,13 +23,20 @@ type Hub struct {
 // StartHub unpacks and serves the hub for the length of the test.
 func StartHub(t testing.TB) *Hub {
 	t.Helper()
+	dir := HubFolder(t)
+	srv := httptest.NewServer(http.StripPrefix("/hub/master/", http.FileServer(http.Dir(dir))))
+	t.Cleanup(srv.Close)
+	return &Hub{Template: srv.URL + "/hub/%s/%s", Index: filepath.Join(dir, ".index.json")}
+}
+
+// HubFolder unpacks the shared hub and returns the folder.
+func HubFolder(t testing.TB) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := unpack(Shared(t, "data", "hub.tar.gz"), dir); err != nil {
 		t.Fatalf("unpacking the hub: %v", err)
 	}
-	srv := httptest.NewServer(http.StripPrefix("/hub/master/", http.FileServer(http.Dir(dir))))
-	t.Cleanup(srv.Close)
-	return &Hub{Template: srv.URL + "/hub/%s/%s", Index: filepath.Join(dir, ".index.json")}
+	return dir
 }
 
 func unpack(archive, dir string) error {
