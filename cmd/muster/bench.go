@@ -30,7 +30,9 @@ type benchCmd struct {
 	Watchers    int           `help:"Simulated engines (default 100; abuse: 1000 good ones)." placeholder:"N"`
 	Connections int           `help:"Requests at a time (default 32; abuse: 64 of banned ones; verdict, sources: 16)." placeholder:"N"`
 	Batch       int           `help:"Signals per request (ingest, verdict, default 50; sources: 500)." placeholder:"N"`
-	List        int           `help:"Addresses on the list (pull)." default:"15000"`
+	List        int           `help:"Addresses in each answer (pull)." default:"15000"`
+	Published   int           `help:"Addresses on the community list of the server that is started (pull)." default:"50000"`
+	Footprints  int           `help:"Different sets of scenarios that the engines of that server have (pull)." default:"200"`
 	Sources     int           `help:"Different addresses that are reported (ingest, verdict, default 50000; sources: 1000000)." placeholder:"N"`
 	Skew        float64       `help:"Exponent of their popularity, over 1 (ingest, verdict)." default:"1.1"`
 	Pace        int           `help:"Requests per second that the good engines make together (abuse, default 500); signals per second (verdict: 5000; sources: as many as are taken)." placeholder:"N"`
@@ -56,6 +58,10 @@ Servers on other machines are refused.
 The loop is closed: every connection waits for its answer before it sends again.
 The rate of ingest counts signals, all others requests. The engines share the
 processors with the server; the last column says how much they took.
+
+pull starts that Muster with --published addresses on its community list; each
+engine gets --list of them, chosen by one of --footprints sets of scenarios. With
+--url the addresses are reported first, and come by the fleet list.
 
 abuse is another measurement: good engines, each with a loopback address of its
 own, work at a fixed pace, alone and beside banned ones that retry as fast as
@@ -153,6 +159,8 @@ type benched struct {
 	usage    func() (swarm.Usage, error)
 	rss      func() (int64, error)
 	progress func(swarm.Progress)
+	// published says that its community list was filled for the measurement.
+	published bool
 }
 
 func (b *benched) run(ctx context.Context, c *benchCmd) (*swarm.Result, error) {
@@ -163,6 +171,12 @@ func (b *benched) run(ctx context.Context, c *benchCmd) (*swarm.Result, error) {
 	}
 	if cfg.Connections == 0 {
 		cfg.Connections = 32
+	}
+	if b.published {
+		cfg.Published, cfg.Footprints = true, footprints(max(c.Footprints, 1))
+		if cfg.Watchers == 0 {
+			cfg.Watchers = max(100, c.Footprints)
+		}
 	}
 	res, err := swarm.Run(ctx, cfg)
 	return &res, err
@@ -207,7 +221,11 @@ func (c *benchCmd) settings() []string {
 	if c.abuse() {
 		first = "MUSTER_PROXIES__TRUSTED=127.0.0.1"
 	}
-	return append([]string{first}, c.Env...)
+	set := []string{first}
+	if c.Kind == string(swarm.Pull) {
+		set = append(set, fmt.Sprintf("MUSTER_LISTS__TIERS__PREMIUM__SIZE=%d", c.List)) // organisations begin with the plan ENTERPRISE
+	}
+	return append(set, c.Env...)
 }
 
 // measureOwn starts a server for the run and removes all of it afterwards.
@@ -224,6 +242,11 @@ func (c *benchCmd) measureOwn(ctx context.Context, progress func(swarm.Progress)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if c.Kind == string(swarm.Pull) {
+		if err := c.publish(ctx, filepath.Join(dir, "data")); err != nil {
+			return nil, err
+		}
+	}
 	server, err := swarm.StartServer(ctx, swarm.ServerConfig{Binary: self, DataDir: filepath.Join(dir, "data"), Env: c.settings()})
 	if err != nil {
 		return nil, err
@@ -242,6 +265,8 @@ func (c *benchCmd) measureOwn(ctx context.Context, progress func(swarm.Progress)
 		return nil, err
 	}
 	switch swarm.Kind(c.Kind) {
+	case swarm.Pull:
+		on.published = true
 	case swarm.Abuse:
 		res, err := on.abuse(ctx, c, forged)
 		res.Ready = &ready

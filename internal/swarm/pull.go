@@ -2,11 +2,13 @@ package swarm
 
 import (
 	"bytes"
+	stdgzip "compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -21,13 +23,19 @@ const (
 	publishBatch   = 50
 )
 
-// publish has one watcher report Config.List addresses, which puts them on the
-// fleet list of its organisation, and waits until another watcher is given
-// them all.
+// publish has one watcher report Config.List addresses, unless they are published
+// already, which puts them on the fleet list of its organisation, and waits until
+// another watcher is given them all.
 func (r *run) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, publishTimeout,
 		fmt.Errorf("the list of %d addresses was not published within %s", r.cfg.List, publishTimeout))
 	defer cancel()
+	if err := r.declare(ctx); err != nil {
+		return causeOr(ctx, err)
+	}
+	if r.cfg.Published {
+		return r.awaitList(ctx, r.watchers[0])
+	}
 	sources := NewSources(r.cfg.List, r.cfg.Skew, r.cfg.Seed)
 	reporter, reader := r.watchers[0], r.watchers[1%len(r.watchers)]
 
@@ -58,6 +66,27 @@ func (r *run) publish(ctx context.Context) error {
 	return r.awaitList(ctx, reader)
 }
 
+// declare has the watchers log in with their footprints.
+func (r *run) declare(ctx context.Context) error {
+	if len(r.cfg.Footprints) == 0 {
+		return nil
+	}
+	c := NewConn(r.target)
+	defer c.Close()
+	for i, w := range r.watchers {
+		scenarios, err := json.Marshal(r.cfg.Footprints[i%len(r.cfg.Footprints)])
+		if err != nil {
+			return err
+		}
+		w.declare(string(scenarios))
+		if err := w.LogIn(ctx, c); err != nil {
+			return err
+		}
+		r.units.Add(1)
+	}
+	return nil
+}
+
 // awaitList pulls until the list is complete, and keeps what a pull looks like.
 func (r *run) awaitList(ctx context.Context, reader *Watcher) error {
 	c := NewConn(r.target)
@@ -80,12 +109,13 @@ func (r *run) awaitList(ctx context.Context, reader *Watcher) error {
 		}
 		if listed >= r.cfg.List {
 			r.list = Response{Length: res.Length, Gzip: res.Gzip}
-			return nil
+			r.naive, err = naiveCPU(&res)
+			return err
 		}
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: a pull has %d of them; they come by the fleet list, is the organisation's policy off?", context.Cause(ctx), listed)
+			return fmt.Errorf("%w: a pull has %d of them; they come by the fleet list, is the organisation's policy off, or lists.tiers too small?", context.Cause(ctx), listed)
 		}
 	}
 }
@@ -118,23 +148,42 @@ func (r *run) pull(ctx context.Context, c *Conn, w *Watcher) (Response, error) {
 	return res, err
 }
 
-// countDecisions decodes a whole v3 stream and counts its new decisions.
-func countDecisions(res *Response) (int, error) {
+// decisions is what a v3 stream holds.
+type decisions struct {
+	New     []decisionGroup `json:"new"`
+	Deleted []struct {
+		Scope     string   `json:"scope"`
+		Decisions []string `json:"decisions"`
+	} `json:"deleted"`
+	Links json.RawMessage `json:"links"`
+}
+
+type decisionGroup struct {
+	Scenario  string `json:"scenario"`
+	Scope     string `json:"scope"`
+	Decisions []struct {
+		Value    string `json:"value"`
+		Duration string `json:"duration"`
+	} `json:"decisions"`
+}
+
+// decodeStream reads a whole v3 stream.
+func decodeStream(res *Response) (d decisions, err error) {
 	var body io.Reader = bytes.NewReader(res.Body)
 	if res.Gzip {
 		z, err := gzip.NewReader(body)
 		if err != nil {
-			return 0, err
+			return d, err
 		}
 		body = z
 	}
-	var stream struct {
-		New []struct {
-			Scenario, Scope string
-			Decisions       []struct{ Value, Duration string }
-		}
-	}
-	if err := json.NewDecoder(body).Decode(&stream); err != nil {
+	return d, json.NewDecoder(body).Decode(&d)
+}
+
+// countDecisions decodes a stream and counts its new decisions.
+func countDecisions(res *Response) (int, error) {
+	stream, err := decodeStream(res)
+	if err != nil {
 		return 0, err
 	}
 	n := 0
@@ -150,4 +199,31 @@ func countDecisions(res *Response) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// naiveCPU measures what a pull costs that marshals and compresses its answer: the
+// best of some tries, with the standard library and its usual level.
+func naiveCPU(res *Response) (time.Duration, error) {
+	const tries = 5
+	stream, err := decodeStream(res)
+	if err != nil {
+		return 0, err
+	}
+	best := time.Duration(math.MaxInt64)
+	for range tries {
+		start := time.Now()
+		body, err := json.Marshal(stream)
+		if err != nil {
+			return 0, err
+		}
+		z := stdgzip.NewWriter(io.Discard)
+		if _, err := z.Write(body); err != nil {
+			return 0, err
+		}
+		if err := z.Close(); err != nil {
+			return 0, err
+		}
+		best = min(best, time.Since(start))
+	}
+	return best, nil
 }

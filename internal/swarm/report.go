@@ -37,6 +37,11 @@ type Result struct {
 	Connections int     `json:"connections"`
 	Batch       int     `json:"batch,omitempty"`
 	List        int     `json:"list,omitempty"`
+	Footprints  int     `json:"footprints,omitempty"`
+
+	// Naive is what marshalling and compressing one answer of a pull takes, here in
+	// the generator.
+	Naive *float64 `json:"naive_cpu_s,omitempty"`
 
 	Ready   *float64 `json:"ready_ms,omitempty"`        // from start to ready, of a server started for the run
 	IdleRSS *int64   `json:"idle_rss_bytes,omitempty"`  // of that server before the load
@@ -89,6 +94,10 @@ func (r *Result) notes() string {
 		fmt.Fprintf(&b, ", a list of %d addresses, %d bytes each", r.List, r.Received/r.Requests)
 	}
 	b.WriteString(".\n")
+	if r.Naive != nil && r.ServerCPU != nil && r.Requests > 0 {
+		each := *r.ServerCPU / float64(r.Requests)
+		fmt.Fprintf(&b, "%.0f µs of server CPU each; to marshal and compress each anew would add %.1f ms, %.0f times as much.\n", each*1e6, *r.Naive*1e3, *r.Naive/each)
+	}
 	if r.Ready != nil {
 		fmt.Fprintf(&b, "Ready %.0f ms after start; idle RSS %s.\n", *r.Ready, megabytes(r.IdleRSS))
 	}

@@ -54,6 +54,7 @@ type run struct {
 	watchers []*Watcher
 	sources  *Sources
 	list     Response // pull: what a pull is expected to look like
+	naive    time.Duration
 	recorder *recorder
 	units    atomic.Int64 // signals, pulls … done since the phase began
 }
@@ -163,7 +164,7 @@ func (r *run) load(ctx context.Context) (Result, error) {
 		res.Batch = r.cfg.Batch
 	}
 	if r.cfg.Kind == Pull {
-		res.List = r.cfg.List
+		res.List, res.Footprints, res.Naive = r.cfg.List, len(r.cfg.Footprints), ptr(r.naive.Seconds())
 	}
 	return res, nil
 }

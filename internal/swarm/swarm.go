@@ -69,6 +69,12 @@ type Config struct {
 	Duration    time.Duration // measured time; 10 s
 	Warmup      time.Duration // load before it that is not measured; none
 	List        int           // pull: addresses on the list that is pulled; 15,000
+	// Published says that the server of a Pull has at least List addresses on its
+	// list already, so that none have to be reported first.
+	Published bool
+	// Footprints are the scenarios that watchers declare, each one of these in turn;
+	// none: eight that hardly differ.
+	Footprints [][]string
 
 	Sources int     // size of the pool of reported addresses; 50,000
 	Skew    float64 // exponent of their popularity, over 1; 1.1

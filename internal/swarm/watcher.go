@@ -32,8 +32,13 @@ func NewWatcher(seed uint64, index int) *Watcher {
 		name:     fmt.Sprintf("swarm-%d", index),
 		engine:   letters(rng, "0123456789abcdef", 32) + letters(rng, alphanumeric, 16),
 	}
-	w.login = fmt.Appendf(nil, `{"machine_id":%q,"password":%q,"scenarios":%s}`, w.Machine, w.Password, footprint(index))
+	w.declare(footprint(index))
 	return w
+}
+
+// declare sets the scenarios that the next log-ins declare, a JSON array.
+func (w *Watcher) declare(scenarios string) {
+	w.login = fmt.Appendf(nil, `{"machine_id":%q,"password":%q,"scenarios":%s}`, w.Machine, w.Password, scenarios)
 }
 
 const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
