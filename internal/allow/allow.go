@@ -486,6 +486,29 @@ func (s *Service) MachineChanged(ctx context.Context, id string) error {
 	return nil
 }
 
+// MachinesChanged is MachineChanged for all of them.
+func (s *Service) MachinesChanged(ctx context.Context) error {
+	ids := map[string]struct{}{}
+	err := s.cfg.Machines.EachMachine(ctx, func(m muster.Machine) error {
+		ids[m.ID] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for id := range s.readers {
+		ids[id] = struct{}{}
+	}
+	s.mu.Unlock()
+	for id := range ids {
+		if err := s.MachineChanged(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // reaches reports whether a list is delivered to a machine.
 func (l *list) reaches(machine string, r reader) bool {
 	return r.organisation != "" && l.For(machine, r.organisation, r.tags)

@@ -336,6 +336,11 @@ func (s *Service) Machine(machineID string) (muster.Machine, bool) {
 	return m, true
 }
 
+// Plan returns the plan of an organisation in memory, "" when it is not known.
+func (s *Service) Plan(organisation string) muster.Plan {
+	return (*s.organisations.Load())[organisation].Plan
+}
+
 // Counts says how many machines are in each state, and how many organisations
 // have an active one.
 type Counts struct{ Pending, Active, Blocked, Organisations int }

@@ -20,6 +20,7 @@ const (
 	bellMachines = "machines" // a machine changed; payload: its id, or "" for organisations and token keys
 	bellOrders   = "orders"   // a machine has an order; payload: its id
 	bellRemovals = "removals" // decisions were deleted by operators; no payload
+	bellAllow    = "allow"    // allowlists changed; no payload
 	bellTruth    = "truth"    // the allowlist or the canaries changed; no payload
 	bellAbuse    = "abuse"    // bans and logins at other nodes; payload: abuse's own
 )
@@ -103,6 +104,7 @@ func (n *node) listen(context.Context) error {
 		},
 		bellMachines: n.machineChanged,
 		bellRemovals: func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
+		bellAllow:    n.reloadAllow,
 		bellTruth:    func(ctx context.Context, _ string, _ bool) { n.truthChanged(ctx) },
 		bellAbuse: func(ctx context.Context, message string, all bool) {
 			if err := n.abuse.Hear(ctx, []byte(message), all); err != nil {
@@ -127,6 +129,7 @@ func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 	if err := n.machines.Refresh(ctx, id); err != nil {
 		n.log.Warn("a changed machine could not be read; the next full comparison finds it", ops.KeyMachine, id, ops.KeyError, err)
 	}
+	n.allowMachineChanged(ctx, id, all)
 	if all {
 		// Which machines changed is lost, and one of them may have been blocked.
 		if err := n.worker.ForgetStrangers(ctx); err != nil && ctx.Err() == nil {

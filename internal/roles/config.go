@@ -66,6 +66,8 @@ type Config struct {
 	Publish PublishConfig `yaml:"publish"`
 	// Who is sent how much of the community blocklist.
 	Lists ListsConfig `yaml:"lists"`
+	// Allowlists, which are managed with muster admin allowlist.
+	Allowlists AllowlistsConfig `yaml:"allowlists"`
 	// What is looked up about addresses.
 	Enrich EnrichConfig `yaml:"enrich"`
 	// What is known to be good, see muster admin canary.
@@ -268,12 +270,31 @@ type TierConfig struct {
 	Tailoring string `yaml:"tailoring" oneof:"none reported installed"`
 }
 
+// AllowlistsConfig is the section allowlists.
+type AllowlistsConfig struct {
+	// Where the ranges of cloud providers are, for items like cloud:aws, each as
+	// name=path or name=URL: the JSON that AWS, Google and Azure publish, or text with
+	// one range in each line. Read every 6 hours.
+	Clouds []string `yaml:"clouds"`
+	// Whether the URLs of allowlists.clouds may lead to private addresses.
+	PrivateURLs bool `yaml:"private_urls"`
+	// Most addresses and ranges that one list may stand for. Engines store each of
+	// them again with every pull.
+	MaxRanges int `yaml:"max_ranges" range:"100..1000000"`
+	// How long the addresses of a host name hold when it cannot be looked up any more.
+	HostKeep time.Duration `yaml:"host_keep" range:"3h..30d"`
+}
+
 // EnrichConfig is the section enrich.
 type EnrichConfig struct {
 	// Path of a database of AS numbers in MMDB form, such as GeoLite2-ASN.mmdb. With
 	// it, machines in one AS count as one crowd; without it, those in one network (/24,
 	// IPv6 /48), and an AS cannot be a canary. Read anew when the file changes.
 	ASN string `yaml:"asn"`
+	// Path of a database of countries in MMDB form, such as GeoLite2-Country.mmdb.
+	// Without it, blocklists that are chosen by country are empty, and allowlists let
+	// no country through. Read anew when the file changes.
+	Country string `yaml:"country"`
 }
 
 // CanariesConfig is the section canaries.
@@ -333,6 +354,7 @@ func DefaultConfig() *Config {
 			Community: TierConfig{Size: 15_000, Tailoring: "installed"},
 			Premium:   TierConfig{Tailoring: "installed"},
 		}},
-		Orders: OrdersConfig{Keep: day},
+		Allowlists: AllowlistsConfig{MaxRanges: 20_000, HostKeep: day},
+		Orders:     OrdersConfig{Keep: day},
 	}
 }

@@ -54,6 +54,8 @@ func validate(c *Config, fail func(path string, err error)) {
 		fail("limits.inflight", fmt.Errorf("is %s: expected at least limits.decoded, %s, or no such body could ever be taken",
 			c.Limits.InFlight, c.Limits.Decoded))
 	}
+	_, err := parseClouds(c.Allowlists.Clouds)
+	check("allowlists.clouds", err)
 	if c.Retention.Alerts%(24*time.Hour) != 0 {
 		fail("retention.alerts", fmt.Errorf("expected whole days, like 30d, got %s", FormatDuration(c.Retention.Alerts)))
 	}

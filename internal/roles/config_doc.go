@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-
-	"muster"
 )
 
 //go:generate go test -run TestReference -update
@@ -133,10 +131,10 @@ var plainYAML = regexp.MustCompile(`^[A-Za-z0-9./][A-Za-z0-9./:_-]*$`)
 
 // yaml writes the value so that the loader reads the same.
 func (s setting) yaml() string {
-	if list, ok := s.value.Interface().([]muster.Source); ok {
-		items := make([]string, len(list))
-		for i, source := range list {
-			items[i] = strconv.Quote(source.String())
+	if s.isList() {
+		items := make([]string, s.value.Len())
+		for i := range items {
+			items[i] = strconv.Quote(strings.ReplaceAll(valueText(s.value.Index(i)), "$", "$$"))
 		}
 		return "[" + strings.Join(items, ", ") + "]"
 	}

@@ -68,7 +68,9 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"lists.contribution": "10", "lists.window": "2d", "lists.tiers.lite.size": "1", "lists.tiers.lite.tailoring": "none",
 		"lists.tiers.community.size": "0", "lists.tiers.community.tailoring": "reported",
 		"lists.tiers.premium.size": "50000", "lists.tiers.premium.tailoring": "none",
-		"hub.index": "/hub/.index.json", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
+		"allowlists.clouds": "aws=/x/ip-ranges.json,edge=https://example.org/ips", "allowlists.private_urls": "true", "allowlists.max_ranges": "500", "allowlists.host_keep": "2d",
+		"enrich.country": "/geo/country.mmdb",
+		"hub.index":      "/hub/.index.json", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
 		"ratelimit.logins": "0", "ratelimit.wrong_passwords": "3", "ratelimit.window": "10m", "ratelimit.ban.duration": "6h",
 		"ratelimit.ban.scope": "login", "ratelimit.ban.extend_on_retry": "false", "ratelimit.exempt": "192.0.2.0/24,2001:db8::/48",
 		"ratelimit.appeal": "abuse@example.org", "ratelimit.max_bans": "1000", "ratelimit.max_counters": "50000", "retention.audit": "30d", "retention.history": "7d", "publish.shared": "100.64.0.0/10,2001:db8::/32", "enrich.asn": "/x.mmdb",
@@ -295,7 +297,7 @@ func TestDefaultsAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	got.Publish.Allowlist, got.Proxies.Trusted, got.RateLimit.Exempt, got.Publish.Shared = nil, nil, nil, nil // [] reads as an empty list
+	got.Publish.Allowlist, got.Proxies.Trusted, got.RateLimit.Exempt, got.Publish.Shared, got.Allowlists.Clouds = nil, nil, nil, nil, nil // [] reads as an empty list
 	if diff := cmp.Diff(DefaultConfig(), got, equal); diff != "" {
 		t.Error(diff)
 	}

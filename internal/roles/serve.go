@@ -19,6 +19,7 @@ import (
 
 	"muster"
 	"muster/internal/abuse"
+	"muster/internal/allow"
 	"muster/internal/console"
 	"muster/internal/crowd"
 	"muster/internal/edge"
@@ -66,6 +67,7 @@ func Serve(ctx context.Context, cfg *Config, version string, log *slog.Logger, o
 	if n.asn != nil {
 		defer closing(log, "database of AS numbers", n.asn.Close)
 	}
+	defer closing(log, "database of countries", n.countries.Close)
 	return n.run(ctx)
 }
 
@@ -93,7 +95,9 @@ type node struct {
 	unbans    *unban.Service
 	asn       *enrich.ASN        // nil without a database
 	names     *namecheck.Service // nil unless names are looked up
+	countries *enrich.Country    // nil without a database
 	orders    *orders.Service
+	allow     *allow.Service
 	truth     *truth
 
 	listener, admin, debug net.Listener // debug is nil when metrics.listen is empty
@@ -176,6 +180,11 @@ func (n *node) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if cfg.Enrich.Country != "" {
+		if n.countries, err = enrich.OpenCountry(cfg.Enrich.Country); err != nil {
+			return err
+		}
+	}
 	rules := ingest.Rules{MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture, ASN: n.knownAS()}
 	if hub != nil {
 		rules.Hub = hub
@@ -184,7 +193,14 @@ func (n *node) build(ctx context.Context) (err error) {
 		Log: n.bus, Rules: rules, Linger: cfg.Ingest.Linger, QueueBytes: int(cfg.Ingest.Queue),
 		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
-	n.truth = &truth{db: n.db, fixed: cfg.Publish.Allowlist, wide: policy.NewAllowlist(entriesOf(cfg.Publish.Shared)), now: n.now, asn: n.knownAS()}
+	n.orders = orders.New(orders.Config{
+		Outbox: n.db, Ring: n.bells.order, Keep: cfg.Orders.Keep, MaxWaiting: cfg.Limits.Polls,
+		Now: n.now, Logger: n.log, Registerer: n.registry,
+	})
+	if err := n.buildAllow(ctx); err != nil {
+		return err
+	}
+	n.truth = &truth{db: n.db, lists: n.allow.CentralEntries, fixed: cfg.Publish.Allowlist, wide: policy.NewAllowlist(entriesOf(cfg.Publish.Shared)), now: n.now, asn: n.knownAS()}
 	if err := n.truth.load(ctx); err != nil {
 		return err
 	}
@@ -202,10 +218,6 @@ func (n *node) build(ctx context.Context) (err error) {
 	})
 	n.unbans = unban.New(unban.Config{
 		Store: n.db, List: communityList{n}, Judge: unbanJudge{n}, Now: n.now, Logger: n.log, Registerer: n.registry,
-	})
-	n.orders = orders.New(orders.Config{
-		Outbox: n.db, Ring: n.bells.order, Keep: cfg.Orders.Keep, MaxWaiting: cfg.Limits.Polls,
-		Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
 	n.health = n.checks()
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -302,6 +314,7 @@ func (n *node) run(ctx context.Context) error {
 		ops.Service{Name: "rate limits", Start: n.abuse.Start, Run: n.abuse.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "publisher", Start: n.publisher.Load, Run: n.publisher.Run},
 		ops.Service{Name: "bells", Start: n.listen, Run: n.bells.run},
+		ops.Service{Name: "allowlists", Run: n.allow.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "reports", Run: n.followReports},
 		ops.Service{Name: "judge", Run: n.worker.Run, StopTimeout: 30 * time.Second},
 		ops.Service{Name: "unbans", Run: n.unbans.Run, StopTimeout: 15 * time.Second},
@@ -341,6 +354,7 @@ func (n *node) run(ctx context.Context) error {
 func (n *node) edge(api *console.API) *edge.Edge {
 	others := http.NewServeMux()
 	others.Handle("/api/", api)
+	others.HandleFunc("/allowlists/", n.serveAllowlist)
 	others.HandleFunc("GET /healthz", n.health.Live)
 	others.HandleFunc("GET /readyz", n.health.Ready)
 	others.Handle("/", console.NewWeb(n.consoleConfig()))
@@ -360,7 +374,8 @@ func (n *node) consoleConfig() console.Config {
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
 		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, ASN: n.knownAS(), Names: n.cfg.Canaries.Names, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
-		AllowlistChanged:     func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
+		Allowlists:           n.allow,
+		AllowlistChanged:     n.centralChanged,
 		CanariesChanged:      func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
 		OrganisationsChanged: n.machines.OrganisationsChanged,
 		PublicURL:            n.public, Version: n.version, Now: n.now,
@@ -440,6 +455,7 @@ func (n *node) jobs() []ops.Job {
 			changed, err := n.asn.Reload()
 			if changed {
 				n.log.Info("the database of AS numbers was read anew", "path", n.cfg.Enrich.ASN)
+				err = n.rangesReloaded()
 			}
 			return err
 		}},

@@ -18,8 +18,9 @@ import (
 // the operators' verdicts, and the canaries.
 type truth struct {
 	db    *store.DB
-	fixed []muster.Source   // of the configuration's allowlist
-	wide  *policy.Allowlist // sources that many people share
+	lists func() []muster.AllowEntry // of the installation's allowlists
+	fixed []muster.Source            // of the configuration's allowlist
+	wide  *policy.Allowlist          // sources that many people share
 	now   func() time.Time
 	asn   func(netip.Addr) uint32 // nil without a database
 
@@ -37,10 +38,7 @@ func (t *truth) load(ctx context.Context) error {
 }
 
 func (t *truth) read(ctx context.Context) error {
-	entries, err := t.db.AllowEntries(ctx, t.now())
-	if err != nil {
-		return fmt.Errorf("reading the allowlist: %w", err)
-	}
+	entries := t.lists()
 	words, err := t.db.OperatorVerdicts(ctx, t.now())
 	if err != nil {
 		return fmt.Errorf("reading the operators' verdicts: %w", err)

@@ -30,7 +30,14 @@ func TestAllowlistEntriesEnd(t *testing.T) {
 		}
 		return s
 	}
-	a := &truth{db: db, fixed: []muster.Source{source("9.9.9.10")}, now: func() time.Time { return now }}
+	lists := func() []muster.AllowEntry {
+		entries, err := db.AllowEntries(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
+	}
+	a := &truth{db: db, lists: lists, fixed: []muster.Source{source("9.9.9.10")}, now: func() time.Time { return now }}
 	err = db.PutAllowEntries(t.Context(), []muster.AllowEntry{
 		{Source: source("1.2.3.4"), CreatedAt: now, ExpiresAt: now.Add(time.Hour)},
 		{Source: source("1.2.3.5"), CreatedAt: now, ExpiresAt: now.Add(2 * time.Hour)},
