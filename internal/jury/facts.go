@@ -141,7 +141,7 @@ func (w *Worker) obey(source muster.Source, h *held, f crowd.Facts, at int64, to
 	case is.since != 0:
 		h.more().order = is
 		delete(w.ranges, source) // as which it need not be listed
-		w.tellOrder(source, h, is, true)
+		w.tell(w.orderVerdict(source, h, is))
 		return true
 	}
 	h.rare.order = order{}
@@ -152,7 +152,14 @@ func (w *Worker) obey(source muster.Source, h *held, f crowd.Facts, at int64, to
 		r := w.table.Explain(&h.ev, at, f)
 		w.tell(w.verdict(source, &crowd.Verdict{Listed: true, Remedy: remedyOf(f), Since: was.since, Until: until, Reasons: r}))
 	default:
-		w.tellOrder(source, h, was, false)
+		v := w.orderVerdict(source, h, was)
+		v.Listed, v.Reasons.Rule = false, "ended: the operator's decision ended"
+		if f.Canary {
+			v.Reasons.Rule, v.Reasons.Basis = "known to be good", bases[crowd.IsCanary]
+		} else if f.Never != "" {
+			v.Reasons.Rule, v.Reasons.Basis, v.Reasons.Never = f.Never, bases[crowd.Never], f.Never
+		}
+		w.tell(v)
 	}
 	return false
 }
@@ -167,9 +174,10 @@ func remedyOf(f crowd.Facts) crowd.Remedy {
 // orderScenario names the behaviour of a source that only an operator listed.
 const orderScenario = "muster/operator"
 
-func (w *Worker) tellOrder(source muster.Source, h *held, o order, listed bool) {
+// orderVerdict is the verdict that an operator's word stands for.
+func (w *Worker) orderVerdict(source muster.Source, h *held, o order) muster.Verdict {
 	v := muster.Verdict{
-		Source: source, Audience: muster.Network, Listed: listed, Remedy: muster.RemedyBan, Scenario: orderScenario,
+		Source: source, Audience: muster.Network, Listed: true, Remedy: muster.RemedyBan, Scenario: orderScenario,
 		Since: instant(o.since), Until: instant(o.until),
 		Reasons: muster.Reasons{
 			First: h.ev.First(), Last: h.ev.Last(), Rule: "listed: an operator decided so", Basis: muster.BasisOperator,
@@ -179,14 +187,11 @@ func (w *Worker) tellOrder(source muster.Source, h *held, o order, listed bool) 
 	if o.captcha {
 		v.Remedy = muster.RemedyCaptcha
 	}
-	if !listed {
-		v.Reasons.Rule = "ended: the operator's decision ended, or something stands over it"
-	}
 	if b := h.ev.Behaviours(); len(b) > 0 {
 		v.Scenario = w.numbers[scenarios].name(uint32(b[0].Index))
 		v.Reasons.Scenarios = []string{v.Scenario}
 	}
-	w.tell(v)
+	return v
 }
 
 // How names are asked for: judgement waits for the first answer so long, in

@@ -222,6 +222,9 @@ func TestAnOperatorsListingOfWhatIsGood(t *testing.T) {
 		r.wantListed("before it is known", address)
 		r.set(listed(t, canaries(t, address), address, time.Hour, muster.RemedyBan))
 		r.wantListed("when it is known")
+		if v := r.verdict(muster.Network, address); v.Reasons.Basis != "canary" {
+			t.Errorf("got %+v", v)
+		}
 		r.set(listed(t, Truth{}, address, time.Hour, muster.RemedyBan))
 		r.wantListed("when it is no canary any more", address)
 	})

@@ -216,3 +216,29 @@ func BenchmarkNewCanaries(b *testing.B) {
 		NewCanaries(all)
 	}
 }
+
+// Sets of patterns of names are told apart, whatever else is in them.
+func TestNamesID(t *testing.T) {
+	compile := func(values ...string) *Canaries {
+		var list []muster.Canary
+		for _, value := range values {
+			c, err := muster.NewCanary(muster.OriginOperator, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, c)
+		}
+		return NewCanaries(list)
+	}
+	some := compile("*.a.example", "*.b.example", "AS64500", "8.8.8.8", "AS64501")
+	if some.NamesID() != compile("*.b.example", "*.a.example").NamesID() {
+		t.Error("the order of patterns, or what is none, matters")
+	}
+	if some.NamesID() == compile("*.a.example").NamesID() || some.NamesID() == compile("*.a.example", "*.c.example").NamesID() {
+		t.Error("other patterns are taken for the same")
+	}
+	var none *Canaries
+	if some.ASes() != 2 || none.ASes() != 0 || none.NamesID() != 0 {
+		t.Errorf("%d AS, of none %d, and id %d", some.ASes(), none.ASes(), none.NamesID())
+	}
+}
