@@ -53,10 +53,11 @@ e2e: peers ## run real engines against Muster
 	MUSTER_E2E=1 go test -count=1 -timeout 20m -v ./test/e2e/...
 
 .PHONY: peers
-peers: test/peers/bin/crowdsec ## build the real engines, fetch Debian's
+peers: test/peers/bin/crowdsec ## build the real engines and a bouncer, fetch Debian's
 	test/peers/fetch-debian
+	test/peers/fetch-bouncers
 
-test/peers/bin/crowdsec: test/peers/go.mod test/peers/go.sum test/peers/build
+test/peers/bin/crowdsec: test/peers/go.mod test/peers/go.sum test/peers/build $(wildcard test/peers/bouncer/*)
 	test/peers/build
 	@touch $@
 
