@@ -33,7 +33,8 @@ const (
 )
 
 // CentralAllowlist is the id and the name of the list that every installation
-// has: what is on it is never published to anybody.
+// has: what is on it is never published to anybody. Engines do not get it, so
+// that whom they detect themselves stays their own matter.
 const CentralAllowlist = "central"
 
 // Allowlist is a named set of sources that are let through. Items match by
@@ -53,6 +54,9 @@ type Allowlist struct {
 
 // Central reports whether l is the installation's and so for everybody.
 func (l *Allowlist) Central() bool { return l.Organisation == "" }
+
+// Delivered reports whether engines get the list.
+func (l *Allowlist) Delivered() bool { return l.ID != CentralAllowlist }
 
 // For reports whether a list is for a reader: a machine or an integration, by
 // its id, with its organisation and tags.

@@ -511,5 +511,5 @@ func (s *Service) MachinesChanged(ctx context.Context) error {
 
 // reaches reports whether a list is delivered to a machine.
 func (l *list) reaches(machine string, r reader) bool {
-	return r.organisation != "" && l.For(machine, r.organisation, r.tags)
+	return r.organisation != "" && l.Delivered() && l.For(machine, r.organisation, r.tags)
 }

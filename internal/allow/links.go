@@ -78,6 +78,9 @@ func (s *Service) currentLinks(machine, organisation string, tags []string) []wi
 	until := time.Unix((hour+1)*3600, 0).Add(linkLife)
 	if central != nil {
 		for _, t := range central.tables {
+			if !t.Delivered() {
+				continue
+			}
 			made.links = append(made.links, s.link(&t.Allowlist, whole, until))
 		}
 	}
