@@ -430,3 +430,16 @@ func (p *Parameters) reputation(i *Item, s *summary, e *Evidence) Reputation {
 func (s Score) String() string {
 	return fmt.Sprintf("%d (aggressiveness %d, threat %d, trust %d, anomaly %d)", s.Total, s.Aggressiveness, s.Threat, s.Trust, s.Anomaly)
 }
+
+// About returns what is known about a scenario, and how bad it is, 0 to 5.
+func (v *Vocabulary) About(scenario string, p *Parameters) (known Scenario, threat int) {
+	known = v.scenario(scenario)
+	threat = p.Unclassified
+	if len(known.Behaviours) > 0 {
+		threat = 0
+	}
+	for _, b := range known.Behaviours {
+		threat = max(threat, p.severity(b))
+	}
+	return known, threat
+}
