@@ -38,13 +38,16 @@ type allowTarget struct {
 
 // whom writes whom a list is for.
 func (l *allowlist) whom() string {
-	if l.Central {
+	switch {
+	case l.ID == "central":
+		return "no engine" // it keeps off what is published
+	case l.Central:
 		return "everybody"
 	}
 	var out []string
 	for _, t := range l.Targets {
 		if t.ID == "" {
-			out = append(out, t.Kind)
+			out = append(out, "the whole "+t.Kind)
 		} else {
 			out = append(out, t.Kind+" "+t.ID)
 		}
@@ -137,7 +140,7 @@ type allowlistCreateCmd struct {
 	Name        string `arg:"" help:"Name: lower-case letters, digits, - and _. An engine must not have a list of its own by it."`
 	Description string `help:"What it is for; engines show it." placeholder:"TEXT"`
 	Org         string `help:"Whose list, by id or name; the first organisation's when left out." placeholder:"ORG"`
-	Central     bool   `help:"The installation's: nobody is sent what is on it, and every machine gets it."`
+	Central     bool   `help:"The installation's: nobody is sent what is on it, and every engine gets it, so that none bans it."`
 	Reason      string `help:"Why; for the audit."`
 	allowTargets
 	server
@@ -145,7 +148,8 @@ type allowlistCreateCmd struct {
 
 // Help is shown by --help.
 func (allowlistCreateCmd) Help() string {
-	return "A list takes effect at once: what is on it is in no list that its machines pull, and engines lift decisions that they have.\n\n" +
+	return "A list takes effect at once: what is on it is in no list that its machines pull, and engines lift decisions that they have. " +
+		"What shall not be published, and yet banned by whoever sees it attack, belongs on the list central (muster admin allow), which engines do not get.\n\n" +
 		example(`muster admin allowlist create office --org "Customer A" --description "Branch offices"`) + "\n" +
 		`  muster admin allowlist create monitoring --tag web --tag dmz` + "\n" +
 		`  muster admin allowlist create partners --central`

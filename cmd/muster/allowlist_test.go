@@ -27,7 +27,7 @@ func TestAllowlistCommands(t *testing.T) {
 		{"muster admin allowlist list", `[]`, "GET /allowlists?organisation=", "", "There is no allowlist yet. Make one: muster admin allowlist create office"},
 		{
 			"muster admin allowlist list --org o1", `[` + aCentral + `,` + aList + `]`, "GET /allowlists?organisation=o1", "",
-			"ID NAME ORGANISATION FOR ITEMS RANGES MACHINES DESCRIPTION\ncentral central - everybody 1 1 7\ni office o1 tag web 2 3 4 Berlin",
+			"ID NAME ORGANISATION FOR ITEMS RANGES MACHINES DESCRIPTION\ncentral central - no engine 1 1 7\ni office o1 tag web 2 3 4 Berlin",
 		},
 		{"muster admin allowlist list --json", `[` + aList + `]`, "GET /allowlists?organisation=", "", `"name": "office"`},
 		{
@@ -39,7 +39,7 @@ func TestAllowlistCommands(t *testing.T) {
 			`{"central":false,"description":"x","name":"office","organisation":"o1","reason":"y","targets":[{"kind":"organisation"},{"kind":"tag","id":"web"},{"kind":"machine","id":"m1"},{"kind":"integration","id":"f"}]}`,
 			"made",
 		},
-		{"muster admin allowlist create partners --central", aCentral, "POST /allowlists", `{"central":true,"description":"","name":"partners","organisation":"","reason":""}`, "for everybody"},
+		{"muster admin allowlist create partners --central", `{"id":"p","name":"partners","central":true}`, "POST /allowlists", `{"central":true,"description":"","name":"partners","organisation":"","reason":""}`, "for everybody"},
 		{"muster admin allowlist set office", "", "", "", "muster: nothing to change"},
 		{"muster admin allowlist set office --nobody --all", "", "", "", "muster: --nobody: expected no --all"},
 		{"muster admin allowlist set office --nobody --org o1", aList, "PATCH /allowlists/office?organisation=o1", `{"reason":"","targets":[]}`, "Allowlist changed."},
