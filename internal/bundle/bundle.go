@@ -33,7 +33,7 @@ const Format = 1
 const (
 	MaxFiles = 20_000
 	MaxBytes = 8 << 30 // of all files, decompressed
-	MaxList  = 2_000_000
+	MaxList  = 1_000_000
 	maxHead  = 16 << 20 // the manifest, and the signature
 	maxLists = 1_000
 )

@@ -349,7 +349,7 @@ func TestLists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return muster.CustomEntry{Source: s, Comment: comment, Until: until, AddedAt: made, AddedBy: By}
+		return muster.CustomEntry{Source: s, Comment: comment, Until: until, AddedAt: made, AddedBy: muster.ByBundle}
 	}
 	want := []muster.CustomEntry{entry("8.8.4.0/24", "a b", m.ValidUntil), entry("9.9.9.1", "", early), entry("9.9.9.2", "", m.ValidUntil)}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b muster.Source) bool { return a == b })); diff != "" || reserved != 1 {
@@ -359,7 +359,7 @@ func TestLists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]muster.AllowItem{{Kind: muster.AllowAS, Value: "AS64496", Reason: "partner", CreatedAt: made, ExpiresAt: early, By: By}}, items); diff != "" {
+	if diff := cmp.Diff([]muster.AllowItem{{Kind: muster.AllowAS, Value: "AS64496", Reason: "partner", CreatedAt: made, ExpiresAt: early, By: muster.ByBundle}}, items); diff != "" {
 		t.Error(diff)
 	}
 	for _, bad := range []string{"", "{\"value\":\"x\"}\n", "[]\n", "{\"value\":\"9.9.9.1\"}\n{\"value\":\"9.9.9.2\"}\n", strings.Repeat(" ", 70_000)} {

@@ -36,7 +36,7 @@ func ReadList(fsys fs.FS, m *Manifest, l *List) (entries []muster.CustomEntry, r
 		} else {
 			e.Until = until
 		}
-		entries = append(entries, muster.CustomEntry{Source: source, Comment: comment(e.Comment), Until: e.Until, AddedAt: at, AddedBy: By})
+		entries = append(entries, muster.CustomEntry{Source: source, Comment: comment(e.Comment), Until: e.Until, AddedAt: at, AddedBy: muster.ByBundle})
 		return nil
 	})
 	if err == nil && lines != l.Entries {
@@ -48,9 +48,6 @@ func ReadList(fsys fs.FS, m *Manifest, l *List) (entries []muster.CustomEntry, r
 	return entries, reserved, nil
 }
 
-// By is who puts on lists what bundles bring.
-const By = "bundle"
-
 // ReadAllowlist reads and checks the items of an allowlist.
 func ReadAllowlist(fsys fs.FS, m *Manifest, l *Allowlist) (items []muster.AllowItem, err error) {
 	err = eachLine(fsys, l.Path(), func(i AllowItem) error {
@@ -61,7 +58,7 @@ func ReadAllowlist(fsys fs.FS, m *Manifest, l *Allowlist) (items []muster.AllowI
 		if err != nil {
 			return err
 		}
-		item.Reason, item.CreatedAt, item.By = comment(i.Reason), m.MadeAt.UTC().Truncate(time.Microsecond), By
+		item.Reason, item.CreatedAt, item.By = comment(i.Reason), m.MadeAt.UTC().Truncate(time.Microsecond), muster.ByBundle
 		if !i.Until.IsZero() {
 			item.ExpiresAt = i.Until.UTC().Truncate(time.Microsecond)
 		}

@@ -77,6 +77,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.DB) {
 		"statistics of blocklists":        testListStatistics,
 		"sources for rules":               testSourcesForRules,
 		"integrations":                    testIntegrations,
+		"bundles":                         testBundles,
 		"reports to integrations":         testIntegrationReports,
 		"rollups for lookups":             testRollups,
 		"lookup keys":                     testLookupKeys,
