@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"muster"
 )
 
@@ -264,4 +266,91 @@ func TestContactsAreWritten(t *testing.T) {
 	if got := pull(t, s, "GET", ""); got.Code != 404 {
 		t.Errorf("after it was deleted: %d", got.Code)
 	}
+}
+
+// Whatever changes, a firewall without a budget is given everything that stands,
+// and none is ever given what is forbidden, allowed, or beyond its budget.
+func TestContentModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		w.puts("ours")
+		gate := &w.integrations[0]
+		gate.Budget = rapid.SampledFrom([]int{0, 0, 1, 3, 10}).Draw(t, "budget")
+		gate.Collateral = rapid.SampledFrom([]float64{0, 0, 0.25, 0.5}).Draw(t, "collateral")
+		gate.NoIPv6 = rapid.IntRange(0, 3).Draw(t, "no v6") == 0
+		w.reads[gateID] = append(w.reads[gateID], w.lists["ours"].Blocklist)
+		s := New(Config{
+			Store: w, Community: w, Catalogue: w, Now: func() time.Time { return w.now },
+			Forbidden: func(s muster.Source) bool { _, ok := w.never.Covers(s); return ok },
+			Allowlist: func(_, organisation string) (Allowed, uint64) { return w.allowed[organisation], w.allowing },
+		})
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		texts := rapid.Custom(func(t *rapid.T) string {
+			return rapid.SampledFrom([]string{"45.9.20.%d", "2a06::%d", "45.9.20.%d/31", "10.0.0.%d", "91.92.1.%d"}).Draw(t, "form")
+		})
+		draw := func(label string) string {
+			return strings.ReplaceAll(texts.Draw(t, label), "%d", strconv.Itoa(rapid.IntRange(0, 9).Draw(t, label+" number")))
+		}
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			for range rapid.IntRange(0, 6).Draw(t, "changes") {
+				switch text := draw("text"); rapid.IntRange(0, 5).Draw(t, "what") {
+				case 0, 1:
+					w.bans(rapid.SampledFrom([]muster.Audience{muster.Network, "o1", "o2"}).Draw(t, "audience"), text)
+				case 2:
+					w.lifts(muster.Network, text)
+				case 3:
+					w.puts("ours", text)
+				case 4:
+					w.allowing++
+					w.allowed["o1"] = sources{source(text): true}
+				case 5:
+					clear(w.never)
+					w.never[source(text)] = true
+					s.Invalidate()
+				}
+			}
+			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "hours")) * time.Hour)
+			got := pull(t, s, "GET", "")
+			var given []muster.Source
+			for line := range strings.Lines(got.Body.String()) {
+				given = append(given, source(strings.TrimSpace(line)))
+			}
+			for _, g := range given {
+				_, never := w.never.Covers(g)
+				_, ours := w.allowed["o1"].Covers(g)
+				if never || ours || g.IsReserved() || g.Addr().Is6() && gate.NoIPv6 {
+					t.Fatalf("%s must not be given", g)
+				}
+			}
+			if gate.Budget > 0 && len(given) > gate.Budget {
+				t.Fatalf("%d are over the budget of %d", len(given), gate.Budget)
+			}
+			if gate.Budget > 0 { // which of them is firewall's business
+				continue
+			}
+			standing := map[muster.Source]bool{}
+			for _, a := range []muster.Audience{muster.Network, "o1"} {
+				for s, e := range w.network[a] {
+					standing[s] = standing[s] || e.Until.After(w.now)
+				}
+			}
+			for s := range w.lists["ours"].entries {
+				standing[s] = true
+			}
+			for s, stands := range standing {
+				_, never := w.never.Covers(s)
+				_, ours := w.allowed["o1"].Covers(s)
+				if !stands || never || ours || s.IsReserved() || s.Addr().Is6() && gate.NoIPv6 {
+					continue
+				}
+				if !slices.ContainsFunc(given, func(g muster.Source) bool {
+					return g.Prefix().Overlaps(s.Prefix()) && g.Prefix().Bits() <= s.Prefix().Bits()
+				}) {
+					t.Fatalf("%s stands and is not given: %v", s, given)
+				}
+			}
+		}
+	})
 }
