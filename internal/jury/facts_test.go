@@ -3,6 +3,8 @@ package jury
 import (
 	"errors"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,14 +270,30 @@ func TestAnOperatorsListingOfAConvictedRange(t *testing.T) {
 
 // resolver is a Config.Name that knows what it is told.
 type resolver struct {
+	mu      sync.Mutex
 	asked   []string
 	answers map[string]string
 }
 
 func (n *resolver) name(a netip.Addr) (string, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.asked = append(n.asked, a.String())
 	name, ok := n.answers[a.String()]
 	return name, ok
+}
+
+// questions returns what was asked so far.
+func (n *resolver) questions() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.asked)
+}
+
+func (n *resolver) answer(addr, name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers[addr] = name
 }
 
 // Before a source is listed it is asked for its name, once, and its judgement
@@ -289,7 +307,7 @@ func TestNamesAreAskedForBeforeAListing(t *testing.T) {
 		wantAsked := func(what string, want ...string) {
 			t.Helper()
 			synctest.Wait()
-			if diff := cmp.Diff(want, names.asked); diff != "" {
+			if diff := cmp.Diff(want, names.questions()); diff != "" {
 				t.Errorf("%s: asked for (-want +got):\n%s", what, diff)
 			}
 		}
@@ -330,7 +348,7 @@ func TestANameMakesACanary(t *testing.T) {
 		r.report(crowdSays(t, v6, 0)...)
 		r.wait(25 * time.Second)
 		r.wantListed("without an answer", address, "2a00:1450:4001:81b::/64")
-		if diff := cmp.Diff([]string{address, v6}, names.asked); diff != "" {
+		if diff := cmp.Diff([]string{address, v6}, names.questions()); diff != "" {
 			t.Errorf("asked for (-want +got):\n%s", diff)
 		}
 		r.ledger.setFault(func() fault { return undone })
@@ -359,7 +377,7 @@ func TestANameMakesACanary(t *testing.T) {
 
 		// It is believed for some days, and asked for again meanwhile.
 		r.report(said(t, "c1", address, 25, counts))
-		if n := len(names.asked); n != 4 {
+		if n := len(names.questions()); n != 4 {
 			t.Errorf("asked for %d names, want those of both once more a day later", n)
 		}
 		r.wait(80 * time.Hour)
@@ -376,11 +394,11 @@ func TestOtherNamesMatter(t *testing.T) {
 		r.run(func(c *Config) { c.Truth, c.Name = canaries(t, "*.crawler.example.org"), names.name })
 		r.report(crowdSays(t, address, 0)...)
 		r.report(said(t, "a1", address, 0.1, counts))
-		if len(names.asked) != 1 {
-			t.Errorf("asked for %v", names.asked)
+		if len(names.questions()) != 1 {
+			t.Errorf("asked for %v", names.questions())
 		}
 		r.set(canaries(t, "*.crawler.example.org", "*.bot.example.org"))
-		names.answers[address] = "x.bot.example.org"
+		names.answer(address, "x.bot.example.org")
 		r.report(said(t, "a1", address, 0.2, counts))
 		r.wantListed("with the pattern that it owns a name of")
 		r.set(canaries(t, "*.crawler.example.org"))
