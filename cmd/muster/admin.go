@@ -53,7 +53,9 @@ type adminCmd struct {
 		Import canaryImportCmd `cmd:"" help:"Take canaries from a MISP warning list or another file."`
 		Drop   canaryDropCmd   `cmd:"" help:"Take back all canaries of an origin."`
 	} `cmd:"" help:"Canaries: what is known to be good; whoever reports it loses trust."`
-	Ban struct {
+	Blocklist    blocklistCmds    `cmd:"" help:"Blocklists: of your own, chosen by rules, fetched from others."`
+	Subscription subscriptionCmds `cmd:"" help:"Subscriptions: who reads which blocklist."`
+	Ban          struct {
 		List banListCmd `cmd:"" help:"List the bans in force."`
 		Show banShowCmd `cmd:"" help:"Say why an address is banned, and for how long."`
 		Lift banLiftCmd `cmd:"" help:"End a ban."`

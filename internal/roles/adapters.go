@@ -95,9 +95,13 @@ func (c changelog) Changed(ctx context.Context, since time.Time, limit int) ([]m
 type reports struct {
 	db    *store.DB
 	bells *bells
+	usage func(body []byte) // hears of usage metrics
 }
 
 func (r reports) PutMachineReport(ctx context.Context, machine, kind string, at time.Time, body []byte) error {
+	if store.ReportKind(kind) == store.UsageReport {
+		r.usage(body)
+	}
 	return r.db.PutMachineReports(ctx, []store.MachineReport{{Machine: machine, Kind: store.ReportKind(kind), At: at, Body: body}})
 }
 

@@ -102,10 +102,12 @@ func (n *node) listen(context.Context) error {
 			}
 			n.orders.Wake(machine)
 		},
-		bellMachines: n.machineChanged,
-		bellRemovals: func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
-		bellAllow:    n.reloadAllow,
-		bellTruth:    func(ctx context.Context, _ string, _ bool) { n.truthChanged(ctx) },
+		bellMachines:     n.machineChanged,
+		bellLists:        n.listsChanged,
+		bellIntegrations: n.integrationsChanged,
+		bellRemovals:     func(ctx context.Context, _ string, _ bool) { n.withdraw(ctx) },
+		bellAllow:        n.reloadAllow,
+		bellTruth:        func(ctx context.Context, _ string, _ bool) { n.truthChanged(ctx) },
 		bellAbuse: func(ctx context.Context, message string, all bool) {
 			if err := n.abuse.Hear(ctx, []byte(message), all); err != nil {
 				n.log.Warn("what another node told about bans was not taken in; the next comparison with the database finds it", ops.KeyError, err)
@@ -204,6 +206,8 @@ func (n *node) truthChanged(ctx context.Context) {
 		n.names.Forget()
 	}
 	n.publisher.Invalidate()
+	n.catalog.Guarded()
+	n.reach.Invalidate()
 	if err := n.worker.SetTruth(ctx, n.truth.current()); err != nil && ctx.Err() == nil {
 		n.log.Error("verdicts could not be brought in line with the allowlist and the canaries; the next commit does it, and what they name is kept out of every answer all the same", ops.KeyError, err)
 	}

@@ -68,6 +68,8 @@ type Config struct {
 	Lists ListsConfig `yaml:"lists"`
 	// Allowlists, which are managed with muster admin allowlist.
 	Allowlists AllowlistsConfig `yaml:"allowlists"`
+	// Blocklists besides the community list, see muster admin blocklist.
+	Blocklists BlocklistsConfig `yaml:"blocklists"`
 	// What is looked up about addresses.
 	Enrich EnrichConfig `yaml:"enrich"`
 	// What is known to be good, see muster admin canary.
@@ -297,6 +299,32 @@ type EnrichConfig struct {
 	Country string `yaml:"country"`
 }
 
+// BlocklistsConfig is the section blocklists.
+type BlocklistsConfig struct {
+	// Most entries of one custom list.
+	MaxEntries int `yaml:"max_entries" range:"1..1000000"`
+	// Whether feeds may be fetched from private, loopback and link-local addresses, and
+	// through the proxy that HTTPS_PROXY names. Whoever may add feeds can then have this
+	// server ask your own network.
+	PrivateFeeds bool `yaml:"private_feeds"`
+	// Largest feed, decompressed.
+	FeedBytes Size `yaml:"feed_bytes" range:"64KiB..1GiB"`
+	// How long fetching a feed may take.
+	FeedTimeout time.Duration `yaml:"feed_timeout" range:"1s..10m"`
+	// To how many blocklists an organisation may subscribe, by its plan. 0 = no limit.
+	Subscriptions SubscriptionsConfig `yaml:"subscriptions"`
+}
+
+// SubscriptionsConfig is the section blocklists.subscriptions.
+type SubscriptionsConfig struct {
+	// Under the plan COMMUNITY.
+	Community int `yaml:"community" range:"0..1000000"`
+	// Under the plan SECOPS.
+	SecOps int `yaml:"secops" range:"0..1000000"`
+	// Under the plan ENTERPRISE.
+	Enterprise int `yaml:"enterprise" range:"0..1000000"`
+}
+
 // CanariesConfig is the section canaries.
 type CanariesConfig struct {
 	// Whether the reverse names of addresses are looked up that are about to be
@@ -355,6 +383,7 @@ func DefaultConfig() *Config {
 			Premium:   TierConfig{Tailoring: "installed"},
 		}},
 		Allowlists: AllowlistsConfig{MaxRanges: 20_000, HostKeep: day},
+		Blocklists: BlocklistsConfig{MaxEntries: 200_000, FeedBytes: 64 * MiB, FeedTimeout: time.Minute},
 		Orders:     OrdersConfig{Keep: day},
 	}
 }

@@ -68,5 +68,5 @@ type limits struct{ *abuse.Service }
 
 // Kinds returns what limits can count.
 func (limits) Kinds() []string {
-	return append([]string{ratelimit.KindLogin, ratelimit.KindWrongPassword}, edge.Kinds()...)
+	return append([]string{ratelimit.KindLogin, ratelimit.KindWrongPassword, kindWrongSecret}, edge.Kinds()...)
 }

@@ -20,6 +20,7 @@ import (
 	"muster"
 	"muster/internal/abuse"
 	"muster/internal/allow"
+	"muster/internal/catalog"
 	"muster/internal/console"
 	"muster/internal/crowd"
 	"muster/internal/edge"
@@ -33,6 +34,7 @@ import (
 	"muster/internal/peer"
 	"muster/internal/policy"
 	"muster/internal/publish"
+	"muster/internal/reach"
 	"muster/internal/store"
 	"muster/internal/stream"
 	"muster/internal/unban"
@@ -91,11 +93,13 @@ type node struct {
 	publisher *publish.Publisher
 	reports   *publish.Reports
 	lists     readerLists
+	catalog   *catalog.Service
+	countries *enrich.Country // nil without a database
+	reach     *reach.Service
 	worker    *jury.Worker
 	unbans    *unban.Service
 	asn       *enrich.ASN        // nil without a database
 	names     *namecheck.Service // nil unless names are looked up
-	countries *enrich.Country    // nil without a database
 	orders    *orders.Service
 	allow     *allow.Service
 	truth     *truth
@@ -219,6 +223,8 @@ func (n *node) build(ctx context.Context) (err error) {
 	n.unbans = unban.New(unban.Config{
 		Store: n.db, List: communityList{n}, Judge: unbanJudge{n}, Now: n.now, Logger: n.log, Registerer: n.registry,
 	})
+	n.newCatalog(taxonomy)
+	n.newReach()
 	n.health = n.checks()
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "muster_tally_lag_entries", Help: "Records of the signal log that are not judged yet.",
@@ -313,6 +319,8 @@ func (n *node) run(ctx context.Context) error {
 		ops.Service{Name: "first run", Start: n.firstRun},
 		ops.Service{Name: "rate limits", Start: n.abuse.Start, Run: n.abuse.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "publisher", Start: n.publisher.Load, Run: n.publisher.Run},
+		ops.Service{Name: "blocklists", Start: n.catalog.Load, Run: n.catalog.Run, StopTimeout: 15 * time.Second},
+		n.reachService(),
 		ops.Service{Name: "bells", Start: n.listen, Run: n.bells.run},
 		ops.Service{Name: "allowlists", Run: n.allow.Run, StopTimeout: 15 * time.Second},
 		ops.Service{Name: "reports", Run: n.followReports},
@@ -323,7 +331,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.names != nil {
 		group.Add(ops.Service{Name: "reverse names", Run: n.names.Run, StopTimeout: 15 * time.Second})
 	}
-	for _, job := range n.jobs() {
+	for _, job := range append(n.jobs(), n.catalogJobs()...) {
 		group.Add(job.Service())
 	}
 	if n.debug != nil {
@@ -354,6 +362,7 @@ func (n *node) run(ctx context.Context) error {
 func (n *node) edge(api *console.API) *edge.Edge {
 	others := http.NewServeMux()
 	others.Handle("/api/", api)
+	n.mountLists(others)
 	others.HandleFunc("/allowlists/", n.serveAllowlist)
 	others.HandleFunc("GET /healthz", n.health.Live)
 	others.HandleFunc("GET /readyz", n.health.Ready)
@@ -361,7 +370,7 @@ func (n *node) edge(api *console.API) *edge.Edge {
 	l := n.cfg.Limits
 	return edge.New(edge.Config{
 		Machines: n.machines, Ingest: n.committer, Publisher: n.publisher, Orders: n.orders,
-		Reports: reports{n.db, n.bells}, Abuse: n.abuse, Addr: n.clientAddr, ASN: n.asnOf, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: others, Now: n.now,
+		Reports: reports{n.db, n.bells, n.catalog.CountHits}, Abuse: n.abuse, Addr: n.clientAddr, ASN: n.asnOf, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: n.withIntegrations(others), Now: n.now,
 		Limits: edge.Limits{
 			Body: int64(l.Body), Decoded: int64(l.Decoded), Signals: l.Signals,
 			InFlight: int64(l.InFlight), Poll: l.Poll,
@@ -374,6 +383,8 @@ func (n *node) consoleConfig() console.Config {
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
 		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, ASN: n.knownAS(), Names: n.cfg.Canaries.Names, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
+		Blocklists: n.catalog, Integrations: n.db, IntegrationLists: n.catalog, IntegrationContact: n.reach.Contact,
+		IntegrationsChanged:  func(context.Context) error { n.bells.ring(bellIntegrations, ""); return nil },
 		Allowlists:           n.allow,
 		AllowlistChanged:     n.centralChanged,
 		CanariesChanged:      func(context.Context) error { n.bells.ring(bellTruth, ""); return nil },
@@ -455,6 +466,7 @@ func (n *node) jobs() []ops.Job {
 			changed, err := n.asn.Reload()
 			if changed {
 				n.log.Info("the database of AS numbers was read anew", "path", n.cfg.Enrich.ASN)
+				n.catalog.Guarded() // canaries and rules may be of AS
 				err = n.rangesReloaded()
 			}
 			return err
