@@ -351,3 +351,30 @@ func TestStreamModel(t *testing.T) {
 		}
 	})
 }
+
+// A source about which something else is to be done now is told as gone and as
+// new: some bouncers keep bans and captchas apart.
+func TestStreamOtherRemedy(t *testing.T) {
+	w := newWorld()
+	w.bans(muster.Network, "45.9.20.7")
+	s := w.service(t)
+	told(t, bouncer(t, s, "GET", startup))
+	w.now = w.now.Add(time.Minute)
+	e := w.network[muster.Network][source("45.9.20.7")]
+	e.Remedy = muster.RemedyCaptcha
+	w.network[muster.Network][e.Source] = e
+	w.versions[muster.Network]++
+	wantChanges(t, "a captcha for a ban", told(t, bouncer(t, s, "GET", delta)),
+		[]string{"45.9.20.7 Ip captcha CAPI crowdsecurity/ssh-bf 47h59m0s"}, []string{"45.9.20.7 Ip ban CAPI crowdsecurity/ssh-bf -1s"})
+}
+
+// What becomes forbidden is gone with the next answer, however soon that is.
+func TestStreamForbidsAtOnce(t *testing.T) {
+	w := newWorld()
+	w.bans(muster.Network, "45.9.20.7")
+	s := w.service(t)
+	told(t, bouncer(t, s, "GET", startup))
+	w.never[source("45.9.20.7")] = true
+	s.Invalidate()
+	wantChanges(t, "at once", told(t, bouncer(t, s, "GET", delta)), nil, []string{"45.9.20.7 Ip ban CAPI crowdsecurity/ssh-bf -1s"})
+}
