@@ -36,6 +36,7 @@ func (e *Edge) stream(w http.ResponseWriter, r *http.Request, version publish.Ve
 	answer := e.cfg.Publisher.Pull(&publish.Reader{
 		Machine: id.Machine, Organisation: id.Organisation, Plan: id.Plan, Tags: known.Tags,
 		Scenarios: known.Scenarios, Footprint: known.Footprint, LastPull: known.LastPull, Startup: what == misuse.StartupPull,
+		Engine: engineVersion(r) != "",
 	}, want)
 
 	h := w.Header()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"math/bits"
 	"sync"
 
 	"github.com/zeebo/xxh3"
@@ -25,9 +26,10 @@ type Answer struct {
 	Entries int // new decisions
 
 	edition *edition
-	deleted *fragment // nil when there are none
-	end     []byte    // JSON
+	more    [3]*fragment // behind the edition's; nil for none
+	end     []byte       // JSON
 	json    int
+	gzip    int // without the end and the trailer
 	crc     uint32
 }
 
@@ -68,17 +70,24 @@ func (p *Publisher) Pull(r *Reader, want Want) Answer {
 			declared, key.footprint = p.footprintOf(r, tier.Tailoring)
 		}
 		a.edition = p.edition(key, func() *footprint { return newFootprint(declared, p.behaviour) }, &o, now)
-		a.deleted = p.deleted(r, o.fleet, want.Version, now)
+		a.more[2] = p.deleted(r, o.fleet, want.Version, now)
 	}
 	a.Entries = a.edition.entries
+	a.more[1] = midFragment
+	if r.Engine && want.Version == V3 && 0 < a.Entries && a.Entries <= fewEntries {
+		a.more[0] = companion
+	}
 	a.end = p.end(r, want)
 
-	a.json, a.crc = a.edition.json, a.edition.crc
+	a.json, a.gzip, a.crc = a.edition.json, a.edition.gzip, a.edition.crc
 	sum := a.edition.sum
-	if a.deleted != nil {
-		a.json += len(a.deleted.json)
-		a.crc = crcCombine(a.crc, a.deleted.crc, len(a.deleted.json))
-		sum.Hi ^= a.deleted.sum
+	for i, f := range a.more {
+		if f != nil {
+			a.json += len(f.json)
+			a.gzip += len(f.deflate)
+			a.crc = crcCombine(a.crc, f.crc, len(f.json))
+			sum.Hi ^= bits.RotateLeft64(f.sum, i)
+		}
 	}
 	a.json += len(a.end)
 	a.crc = crcCombine(a.crc, crc32.ChecksumIEEE(a.end), len(a.end))
@@ -149,11 +158,7 @@ func (a *Answer) Length(gzip bool) int {
 	if !gzip {
 		return a.json
 	}
-	n := a.edition.gzip + len(a.end) + 5*((len(a.end)+maxStored-1)/maxStored) + 8
-	if a.deleted != nil {
-		n += len(a.deleted.deflate)
-	}
-	return n
+	return a.gzip + len(a.end) + 5*((len(a.end)+maxStored-1)/maxStored) + 8
 }
 
 // chunk is how much is given to the network at once.
@@ -179,9 +184,10 @@ func (a *Answer) Write(w io.Writer, gzip bool) error {
 		}
 		out.fragment(f, gzip)
 	}
-	out.fragment(midFragment, gzip)
-	if a.deleted != nil {
-		out.fragment(a.deleted, gzip)
+	for _, f := range a.more {
+		if f != nil {
+			out.fragment(f, gzip)
+		}
 	}
 	if !gzip {
 		out.add(a.end)

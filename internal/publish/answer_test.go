@@ -2,7 +2,9 @@ package publish
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -40,12 +42,12 @@ func (r *rig) serve(t *testing.T, reader *Reader) (*httptest.Server, *got) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		a := r.Pull(reader, wanted)
-		gzip := strings.Contains(req.Header.Get("Accept-Encoding"), "gzip")
-		if gzip {
+		compressed := strings.Contains(req.Header.Get("Accept-Encoding"), "gzip")
+		if compressed {
 			w.Header().Set("Content-Encoding", "gzip")
 		}
-		w.Header().Set("Content-Length", fmt.Sprint(a.Length(gzip)))
-		_ = a.Write(w, gzip) // a client that hangs up fails its test
+		w.Header().Set("Content-Length", fmt.Sprint(a.Length(compressed)))
+		_ = a.Write(w, compressed) // a client that hangs up fails its test
 	}))
 	t.Cleanup(s.Close)
 	return s, r.pull(reader, wanted)
@@ -144,7 +146,7 @@ func TestDeletionsSinceTheLastPull(t *testing.T) {
 		t.Errorf("without the community list: %q", deleted)
 	}
 	a, b := r.Pull(&Reader{LastPull: start.Add(-2 * time.Hour)}, wanted), r.Pull(&Reader{LastPull: start.Add(-2*time.Hour - 10*time.Minute)}, wanted)
-	if a.deleted != b.deleted {
+	if a.more[2] != b.more[2] {
 		t.Error("readers who were here at about the same time do not share what was deleted")
 	}
 	for i := range maxWithdrawn + 10 {
@@ -225,4 +227,42 @@ func TestCaptcha(t *testing.T) {
 	r.judge(t, network, "35.188.49.1", "x", 72, true)
 	r.read(t)
 	r.wantSent(t, "a ban again", "", []string{"35.188.49.1 71h x", "35.188.49.2 71h x"}, nil)
+}
+
+// A short list holds something that no allowlist covers.
+func TestCompanion(t *testing.T) {
+	const companion = `,{"scenario":"muster/companion","scope":"Muster","decisions":[{"value":"companion","duration":"4h0m0s"}]}],"deleted"`
+	r := newRig()
+	get := func(v Version, engine bool) *got {
+		return r.pull(&Reader{Engine: engine}, Want{Version: v, Community: true})
+	}
+	has := func() bool { return strings.Contains(string(get(V3, true).Identity), companion) }
+	if has() {
+		t.Error("an empty list has a companion: engines do nothing with an empty one")
+	}
+	for i := range fewEntries {
+		r.judge(t, network, fmt.Sprintf("35.188.49.%d", i), "x", 72, true)
+	}
+	r.read(t)
+	e := get(V3, true)
+	if !has() || e.Entries != fewEntries {
+		t.Errorf("%d entries without a companion", e.Entries)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(e.Gzip))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(z); err != nil || !bytes.Equal(body, e.Identity) || !json.Valid(body) {
+		t.Errorf("decompressed: %v, %s", err, body)
+	}
+	for name, other := range map[string]*got{"an old engine, which has no allowlists": get(V2, true), "an SDK": get(V3, false)} {
+		if strings.Contains(string(other.Identity), "companion") || other.ETag == e.ETag {
+			t.Errorf("%s has the companion, or the same tag", name)
+		}
+	}
+	r.judge(t, network, "35.188.50.1", "x", 72, true)
+	r.read(t)
+	if has() {
+		t.Error("a longer list has a companion")
+	}
 }

@@ -29,7 +29,7 @@ const (
 type edition struct {
 	fragments []*fragment
 	entries   int
-	json      int    // bytes up to and with the start of the deleted ones
+	json      int    // bytes up to the end of the last fragment
 	gzip      int    // the same, compressed, with the header
 	crc       uint32 // of the JSON
 	sum       xxh3.Uint128
@@ -450,7 +450,6 @@ func (e *edition) seal(at uint32) {
 		e.entries += f.entries
 		e.expires = min(e.expires, f.expires)
 	}
-	add(midFragment)
 	e.sum = h.Sum128()
 }
 

@@ -18,6 +18,7 @@ type Reader struct {
 	Footprint    uint64    // stands for Scenarios: equal ones have equal numbers
 	LastPull     time.Time // zero = never
 	Startup      bool      // it wants everything, as after a start
+	Engine       bool      // it is an engine, whose faults must be reckoned with, and no SDK
 }
 
 // Tailoring says what a list of limited length is chosen by.
