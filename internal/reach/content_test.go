@@ -52,8 +52,11 @@ func TestContent(t *testing.T) {
 		}
 	}
 	for _, header := range [][]string{
-		{"If-None-Match", got.Header().Get("ETag")}, {"If-None-Match", `"x", W/` + got.Header().Get("ETag")}, {"If-None-Match", "*"},
-		{"If-None-Match", got.Header().Get("ETag"), "Accept-Encoding", "gzip"}, {"If-Modified-Since", got.Header().Get("Last-Modified")},
+		{"If-None-Match", got.Header().Get("ETag")},
+		{"If-None-Match", `"x", W/` + got.Header().Get("ETag")},
+		{"If-None-Match", "*"},
+		{"If-None-Match", got.Header().Get("ETag"), "Accept-Encoding", "gzip"},
+		{"If-Modified-Since", got.Header().Get("Last-Modified")},
 	} {
 		if got := pull(t, s, "GET", "", header...); got.Code != 304 || got.Body.Len() != 0 {
 			t.Errorf("%v: got %d %q", header, got.Code, got.Body)

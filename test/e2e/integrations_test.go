@@ -244,7 +244,7 @@ func debianCustom(g *guarded, t *testing.T) {
 	dir := t.TempDir()
 	log, program, config := filepath.Join(dir, "calls"), filepath.Join(dir, "program"), filepath.Join(dir, "bouncer.yaml")
 	// It is called as: program add|del VALUE SECONDS REASON JSON.
-	if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$1 $2\" >> "+log+"\n"), 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho \"$1 $2\" >> "+log+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	text := fmt.Sprintf("bin_path: %s\npiddir: %s\nupdate_frequency: 1s\ncache_retention_duration: 1s\ndaemonize: false\nlog_mode: stdout\nlog_level: info\n"+
