@@ -43,6 +43,7 @@ type world struct {
 	files       map[string]string
 	fail        error // of every write
 	changes     []bool
+	during      func() // is called in the middle of updates
 }
 
 func newWorld() *world {
@@ -147,6 +148,9 @@ func (w *world) CreateAllowlist(_ context.Context, l muster.Allowlist, audit ...
 }
 
 func (w *world) UpdateAllowlist(_ context.Context, id string, change func(*muster.Allowlist) error, audit ...muster.AuditEntry) (muster.Allowlist, error) {
+	if w.during != nil {
+		w.during()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l, ok := w.lists[id]

@@ -17,7 +17,7 @@ const (
 	settle = time.Second
 	// tellEvery is how often at most the same list is told: a name that leads
 	// somewhere else each minute must not have a fleet fetch its list as often.
-	tellEvery = 30 * time.Second
+	tellEvery = 10 * time.Second
 	// polls is within which time a machine that takes orders is heard of.
 	polls = 10 * time.Minute
 	// A machine that takes no orders gets links to nothing for a day of pulls.
@@ -193,6 +193,7 @@ func (s *Service) tellWithdrawals(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	var all, done, changed []muster.AllowWithdrawal
+	s.changing.Lock() // a change stores first who is to let go: half-way through, the list is still for them
 	s.mu.Lock()
 	for _, ws := range s.leaving {
 		all = append(all, ws...)
@@ -206,6 +207,7 @@ func (s *Service) tellWithdrawals(ctx context.Context, now time.Time) error {
 		again[w] = held(w)
 	}
 	s.mu.Unlock()
+	s.changing.Unlock()
 	slices.SortFunc(all, func(a, b muster.AllowWithdrawal) int {
 		return cmp.Or(cmp.Compare(a.Machine, b.Machine), cmp.Compare(a.List, b.List))
 	})
