@@ -55,18 +55,17 @@ func (p *Publisher) Pull(r *Reader, want Want) Answer {
 	now := p.cfg.Now()
 	a := Answer{edition: emptyEdition}
 	if want.Community {
-		o := p.ownOf(r)
-		key := editionKey{version: want.Version}
-		if !o.none() {
-			key.view = viewKey{r.Organisation, o.allowed}
-		}
 		tier := Tier{}
 		if p.cfg.Tier != nil {
 			tier = p.cfg.Tier(r)
 		}
-		key.size = tier.Size
+		o := p.ownOf(r, tier)
+		key := editionKey{version: want.Version, size: tier.Size}
+		if !o.none() {
+			key.view = viewKey{r.Organisation, o.allowed}
+		}
 		var declared []string
-		if key.size > 0 { // an unlimited list holds everything, whatever comes first
+		if tier.Size > 0 { // an unlimited list holds everything, whatever comes first
 			declared, key.footprint = p.footprintOf(r, tier.Tailoring)
 		}
 		a.edition = p.edition(key, func() *footprint { return newFootprint(declared, p.behaviour) }, &o, now)
@@ -119,8 +118,8 @@ func (p *Publisher) end(r *Reader, want Want) []byte {
 	return b
 }
 
-// ownOf gathers what is particular to a reader.
-func (p *Publisher) ownOf(r *Reader) (o own) {
+// ownOf gathers what is particular to a reader of a tier.
+func (p *Publisher) ownOf(r *Reader, tier Tier) (o own) {
 	if r.Organisation == "" {
 		return o
 	}
@@ -128,7 +127,7 @@ func (p *Publisher) ownOf(r *Reader) (o own) {
 	if p.cfg.Allowlist != nil {
 		o.allow, o.allowed = p.cfg.Allowlist(r)
 	}
-	if p.cfg.Preferred != nil {
+	if p.cfg.Preferred != nil && tier.Size > 0 {
 		o.preferred, o.favoured = p.cfg.Preferred(r)
 	}
 	return o

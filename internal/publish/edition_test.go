@@ -65,6 +65,12 @@ func TestEditionsAreShared(t *testing.T) {
 	if of("C", V3) != of("", V3) {
 		t.Error("organisation C, which has no fleet list, got an edition of its own")
 	}
+	r.cfg.Preferred = func(*Reader) ([]muster.Source, uint64) {
+		return []muster.Source{muster.SourceFromPrefix(netip.MustParsePrefix("35.188.49.177/32"))}, 1
+	}
+	if of("C", V3) != of("", V3) {
+		t.Error("what C prefers made an edition of its own, although it gets everything")
+	}
 	if of("A", V3) == of("", V3) || of("", V2) == of("", V3) {
 		t.Error("different readers share an edition")
 	}
