@@ -177,8 +177,8 @@ func BenchmarkLookup(b *testing.B) {
 // A million published addresses, encoded for an unlimited list and pulled, take
 // less than 300 MB.
 func TestMillionAddresses(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+	if testing.Short() || raced {
+		t.Skip("takes some seconds, and minutes with the race detector")
 	}
 	var before, after runtime.MemStats
 	runtime.GC()
