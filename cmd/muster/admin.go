@@ -98,6 +98,11 @@ type adminCmd struct {
 		Rotate integrationRotateCmd `cmd:"" help:"Replace an integration's credentials; the old ones are refused at once."`
 		Delete integrationDeleteCmd `cmd:"" help:"Delete an integration."`
 	} `cmd:"" help:"Integrations: firewalls that fetch lists, and bouncers without an engine."`
+	Hub struct {
+		Status hubStatusCmd `cmd:"" help:"Show what the hub's mirror serves, and what is left out."`
+		List   hubListCmd   `cmd:"" help:"List the items."`
+		Verify hubVerifyCmd `cmd:"" help:"Read the folders now, and check every item against its digest."`
+	} `cmd:"" help:"The hub's mirror, from which engines fetch parsers and scenarios."`
 	Audit struct {
 		List auditListCmd `cmd:"" help:"List what people changed, newest first."`
 	} `cmd:"" help:"The audit: who changed what, and why."`

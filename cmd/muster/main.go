@@ -25,6 +25,7 @@ type cli struct {
 	Doctor   doctorCmd   `cmd:"" help:"Say what is wrong with the engine and the Muster on this machine: bans, restart loops, clocks."`
 	Admin    adminCmd    `cmd:"" help:"Steer a running server: organisations, keys, machines, allowlist."`
 	Order    orderCmd    `cmd:"" help:"Issue orders to machines: bans, deletions, pulls."`
+	Bundle   bundleCmds  `cmd:"" help:"Carry hub, lists and databases to a Muster without a network, in one signed file."`
 	Bench    benchCmd    `cmd:"" help:"Measure a server with simulated engines."`
 	Replay   replayCmd   `cmd:"" help:"Replay recorded attacks and measure what lists would have stopped."`
 	Simulate simulateCmd `cmd:"" help:"Measure how the network judges, in simulated worlds with adversaries."`

@@ -117,6 +117,8 @@ type Config struct {
 	OrganisationsChanged func(ctx context.Context) error
 	CanariesChanged      func(ctx context.Context) error // nil: nobody needs to know
 	IntegrationsChanged  func(ctx context.Context) error // likewise
+	Hub                  Hub                             // nil: there is no mirror
+	Bundles              Bundles                         // nil: bundles are not taken
 	Status               func(ctx context.Context) any   // for GET /api/v1/status
 	PublicURL            string                          // ends in "/"
 	Version              string
@@ -215,6 +217,11 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/integrations/{id}/rotate": a.rotateIntegration,
 		"GET /api/v1/integration-formats":       a.integrationFormats,
 
+		"GET /api/v1/hub":         a.hub,
+		"GET /api/v1/hub/items":   a.hubItems,
+		"POST /api/v1/hub/verify": a.verifyHub,
+		"GET /api/v1/bundles":     a.bundles,
+
 		unbanStandingRoute:                a.unbanStanding,
 		unbanAskRoute:                     a.askUnban,
 		"GET /api/v1/unbans":              a.listUnbans,
@@ -242,6 +249,8 @@ func NewAPI(cfg Config) *API {
 			a.answer(w, r, answer, err)
 		})
 	}
+	a.mux.HandleFunc("GET "+exportPath, a.exportBundle)
+	a.mux.HandleFunc("POST "+importPath, a.importBundle)
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		ops.RecordOf(r.Context()).Route = "unknown"
 		a.answer(w, r, nil, muster.Errorf(muster.NotFound, "there is no %s %s in this API", r.Method, clip(r.URL.Path)))

@@ -30,8 +30,8 @@ type Config struct {
 	// scenarios/AUTHOR/NAME.yaml, parsers/STAGE/AUTHOR/NAME.yaml. When it has an
 	// .index.json, that says what is in it. "" = none.
 	Private string
-	// Optional lets the folders be absent.
-	Optional bool
+	// Folders that may be absent.
+	PublicOptional, PrivateOptional bool
 	// History is the path of a file in which versions of private items are kept:
 	// an engine takes an older one that the index does not name for modified. "" =
 	// kept in memory only.

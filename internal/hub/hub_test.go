@@ -275,7 +275,7 @@ func TestKnows(t *testing.T) {
 	if m := open(t, Config{Private: private}); !m.Knows("anything") {
 		t.Error("without a public hub the engine's word counts")
 	}
-	if m := open(t, Config{Public: filepath.Join(dir, "none"), Optional: true}); !m.Knows("anything") {
+	if m := open(t, Config{Public: filepath.Join(dir, "none"), PublicOptional: true}); !m.Knows("anything") {
 		t.Error("without a hub the engine's word counts")
 	}
 }
@@ -530,5 +530,39 @@ func BenchmarkIndexNotModified(b *testing.B) {
 		if m.ServeHTTP(w, r); w.Code != 304 {
 			b.Fatal(w.Code)
 		}
+	}
+}
+
+// What is exported is served like what it was made from.
+func TestExport(t *testing.T) {
+	dir, _ := small(t)
+	write(t, dir, "data/agents.txt", "bad\n")
+	private := t.TempDir()
+	write(t, private, "scenarios/corp/own.yaml", "name: corp/own\n")
+	write(t, private, "data/own/list.txt", "x\n")
+	m := open(t, Config{Public: dir, Private: private})
+	write(t, private, "scenarios/corp/own.yaml", "name: corp/own\n# better\n")
+	if err := m.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	public2, private2 := filepath.Join(to, "hub"), filepath.Join(to, "private")
+	if err := m.Export(public2, private2); err != nil {
+		t.Fatal(err)
+	}
+	copied := open(t, Config{Public: public2, Private: private2})
+	for _, target := range []string{"/hub/master/.index.json", "/hub/master/.index.json?with_content=1", "/hub/master/scenarios/corp/own.yaml", "/hub/master/data/agents.txt", "/hub/master/data/own/list.txt"} {
+		if want, got := ask(m, "GET", target), ask(copied, "GET", target); want.Code != 200 || got.Code != want.Code || got.Body.String() != want.Body.String() {
+			t.Errorf("%s: expected %d %q, got %d %q", target, want.Code, want.Body, got.Code, got.Body)
+		}
+	}
+	if own := digestOf([]byte("name: corp/own\n")); copied.Knows(own) || copied.Status().PrivateItems != 1 {
+		t.Error("a private item became a public one")
+	}
+	if err := open(t, Config{}).Export(filepath.Join(to, "none"), filepath.Join(to, "none2")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(to, "none")); err == nil {
+		t.Error("a folder was made for nothing")
 	}
 }

@@ -139,7 +139,10 @@ func readItem(kind, name string, raw json.RawMessage, fsys fs.FS) (*item, error)
 	}
 	delete(keys, "content")
 	i.Content = ""
-	i.meta, err = json.Marshal(keys)
+	if exact, err = json.Marshal(keys); err != nil {
+		return nil, err
+	}
+	i.meta, err = canonical(exact)
 	return i, err
 }
 

@@ -26,7 +26,7 @@ func (m *Mirror) readPrivate() (items []*item, problems []Problem, err error) {
 		return nil, nil, nil
 	}
 	root, err := os.OpenRoot(m.cfg.Private)
-	if m.cfg.Optional && errors.Is(err, fs.ErrNotExist) {
+	if m.cfg.PrivateOptional && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
 	if err != nil {
@@ -127,7 +127,7 @@ func (m *Mirror) readOwn(fsys fs.FS, kind, name string) (i *item, fresh bool, er
 		return nil, false, err
 	}
 	i.Version, i.Versions, fresh = m.history.note(i.key(), i.digest, m.cfg.Now())
-	i.meta, err = json.Marshal(struct {
+	meta, err := json.Marshal(struct {
 		Path        string             `json:"path"`
 		Stage       string             `json:"stage,omitempty"`
 		Version     string             `json:"version"`
@@ -138,7 +138,21 @@ func (m *Mirror) readOwn(fsys fs.FS, kind, name string) (i *item, fresh bool, er
 		Labels      json.RawMessage    `json:"labels"`
 		Dependencies
 	}{i.Path, i.Stage, i.Version, i.Versions, i.Description, parts[1], i.References, labels, i.Dependencies})
+	if err != nil {
+		return nil, false, err
+	}
+	i.meta, err = canonical(meta)
 	return i, fresh, err
+}
+
+// canonical orders the keys of an object, so that an index that is read again
+// comes out as it was.
+func canonical(object []byte) ([]byte, error) {
+	var keys map[string]any
+	if err := json.Unmarshal(object, &keys); err != nil {
+		return nil, err
+	}
+	return json.Marshal(keys)
 }
 
 // history is the versions of private items, by their keys, earliest first.

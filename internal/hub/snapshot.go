@@ -124,7 +124,7 @@ func (m *Mirror) publicFolders() (main string, branches []string, err error) {
 		return "", nil, nil
 	}
 	list, err := os.ReadDir(m.cfg.Public)
-	if m.cfg.Optional && errors.Is(err, fs.ErrNotExist) {
+	if m.cfg.PublicOptional && errors.Is(err, fs.ErrNotExist) {
 		return "", nil, nil
 	}
 	if err != nil {

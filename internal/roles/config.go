@@ -338,9 +338,19 @@ type CanariesConfig struct {
 // HubConfig is the section hub.
 type HubConfig struct {
 	// Path of a hub's .index.json. With it, a report counts for the network only when
-	// its scenario is the hub's, unmodified, by hash; without it, the engine's own
-	// word for that is taken.
+	// its scenario is the hub's, unmodified, by hash; without it and hub.dir, the
+	// engine's own word for that is taken.
 	Index string `yaml:"index"`
+	// Folder with a copy of the hub, which is served to engines under /hub/: the
+	// working tree of a clone, or the hub's files unpacked. It says what reports count
+	// too, unless hub.index is set. Empty = that of the last bundle that was imported,
+	// if any. Read anew when files in it change.
+	Dir string `yaml:"dir"`
+	// Folder with items of your own, laid out like the hub: scenarios/author/name.yaml.
+	// They are served beside the hub's.
+	Private string `yaml:"private"`
+	// Whether reports of scenarios in hub.private count for the network.
+	PrivateCounts bool `yaml:"private_counts"`
 }
 
 // OrdersConfig is the section orders.

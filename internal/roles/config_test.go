@@ -69,7 +69,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"lists.tiers.community.size": "0", "lists.tiers.community.tailoring": "reported",
 		"lists.tiers.premium.size": "50000", "lists.tiers.premium.tailoring": "none",
 		"allowlists.clouds": "aws=/x/ip-ranges.json,edge=https://example.org/ips", "allowlists.private_urls": "true", "allowlists.max_ranges": "500", "allowlists.host_keep": "2d",
-		"hub.index": "/hub/.index.json", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
+		"hub.index": "/hub/.index.json", "hub.dir": "/hub", "hub.private": "/own", "hub.private_counts": "true", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
 		"ratelimit.logins": "0", "ratelimit.wrong_passwords": "3", "ratelimit.window": "10m", "ratelimit.ban.duration": "6h",
 		"ratelimit.ban.scope": "login", "ratelimit.ban.extend_on_retry": "false", "ratelimit.exempt": "192.0.2.0/24,2001:db8::/48",
 		"ratelimit.appeal": "abuse@example.org", "ratelimit.max_bans": "1000", "ratelimit.max_counters": "50000", "retention.audit": "30d", "retention.history": "7d", "publish.shared": "100.64.0.0/10,2001:db8::/32", "enrich.asn": "/x.mmdb",

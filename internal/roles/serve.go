@@ -26,6 +26,7 @@ import (
 	"muster/internal/edge"
 	"muster/internal/enrich"
 	"muster/internal/enroll"
+	"muster/internal/hub"
 	"muster/internal/ingest"
 	"muster/internal/jury"
 	"muster/internal/namecheck"
@@ -94,6 +95,8 @@ type node struct {
 	reports   *publish.Reports
 	lists     readerLists
 	catalog   *catalog.Service
+	mirror    *hub.Mirror
+	bundles   *bundles
 	countries *enrich.Country // nil without a database
 	reach     *reach.Service
 	worker    *jury.Worker
@@ -163,7 +166,10 @@ func (n *node) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	hub, taxonomy, err := readHub(cfg.Hub.Index)
+	if err := n.useBundle(ctx); err != nil {
+		return err
+	}
+	known, taxonomy, err := n.buildHub()
 	if err != nil {
 		return err
 	}
@@ -189,10 +195,7 @@ func (n *node) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	rules := ingest.Rules{MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture, ASN: n.knownAS()}
-	if hub != nil {
-		rules.Hub = hub
-	}
+	rules := ingest.Rules{Hub: known, MaxAge: cfg.Ingest.MaxAge, MaxFuture: cfg.Ingest.MaxFuture, ASN: n.knownAS()}
 	n.committer = ingest.NewCommitter(ingest.Config{
 		Log: n.bus, Rules: rules, Linger: cfg.Ingest.Linger, QueueBytes: int(cfg.Ingest.Queue),
 		Now: n.now, Logger: n.log, Registerer: n.registry,
@@ -331,7 +334,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.names != nil {
 		group.Add(ops.Service{Name: "reverse names", Run: n.names.Run, StopTimeout: 15 * time.Second})
 	}
-	for _, job := range append(n.jobs(), n.catalogJobs()...) {
+	for _, job := range slices.Concat(n.jobs(), n.catalogJobs(), n.hubJobs()) {
 		group.Add(job.Service())
 	}
 	if n.debug != nil {
@@ -363,6 +366,7 @@ func (n *node) edge(api *console.API) *edge.Edge {
 	others := http.NewServeMux()
 	others.Handle("/api/", api)
 	n.mountLists(others)
+	n.mountHub(others)
 	others.HandleFunc("/allowlists/", n.serveAllowlist)
 	others.HandleFunc("GET /healthz", n.health.Live)
 	others.HandleFunc("GET /readyz", n.health.Ready)
@@ -383,6 +387,7 @@ func (n *node) consoleConfig() console.Config {
 		Store: records{n.db}, Machines: n.machines, Orders: n.orders, Status: n.status,
 		Canaries: n.db, Abuse: limits{n.abuse}, ClientAddr: n.trust.Addr, Appeal: n.cfg.RateLimit.Appeal,
 		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, ASN: n.knownAS(), Names: n.cfg.Canaries.Names, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
+		Hub: hubView{n.mirror}, Bundles: n.bundles,
 		Blocklists: n.catalog, Integrations: n.db, IntegrationLists: n.catalog, IntegrationContact: n.reach.Contact,
 		IntegrationsChanged:  func(context.Context) error { n.bells.ring(bellIntegrations, ""); return nil },
 		Allowlists:           n.allow,

@@ -24,8 +24,8 @@ func (db *DB) Bundles(ctx context.Context, limit int) ([]muster.Bundle, error) {
 
 // ImportBundle stores all lists of a bundle, in place of what bundles before
 // brought, in one transaction; what an earlier bundle brought and this one does
-// not have becomes empty, so that whoever subscribes to it stays subscribed. The
-// error is of code Invalid when a later bundle has been imported and force does
+// not have becomes empty, so that whoever subscribes to it stays subscribed. Nil
+// Lists, or nil Allowlists, leave them as they are. The error is of code Invalid when a later bundle has been imported and force does
 // not say that this does not matter, Exists when a list of the name is
 // somebody's.
 func (db *DB) ImportBundle(ctx context.Context, c muster.BundleContent, force bool, audit ...muster.AuditEntry) error {
@@ -78,6 +78,9 @@ func findBrought(all []brought, what, name string) (id string, err error) {
 }
 
 func importLists(ctx context.Context, tx *writer, lists []muster.BundleList) error {
+	if lists == nil {
+		return nil
+	}
 	all, err := list(ctx, tx, scanBrought, `SELECT id, name, created_by FROM blocklists`)
 	if err != nil {
 		return err
@@ -125,6 +128,9 @@ func importLists(ctx context.Context, tx *writer, lists []muster.BundleList) err
 }
 
 func importAllowlists(ctx context.Context, tx *writer, lists []muster.BundleAllowlist, at time.Time) error {
+	if lists == nil {
+		return nil
+	}
 	all, err := list(ctx, tx, scanBrought, `SELECT id, name, created_by FROM allowlists WHERE organisation = ''`)
 	if err != nil {
 		return err

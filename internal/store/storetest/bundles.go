@@ -67,12 +67,17 @@ func testBundles(t *testing.T, db *store.DB) {
 	equal(t, "bundles after the same", must(db.Bundles(ctx, 0))(t), []muster.Bundle{first.Bundle})
 
 	// A later one replaces what is there, and empties what it does not have.
-	second := content("2", 20, []muster.BundleList{list("l3", "bundle-a", "192.0.2.9")}, nil)
+	second := content("2", 20, []muster.BundleList{list("l3", "bundle-a", "192.0.2.9")}, []muster.BundleAllowlist{})
 	ok(t, db.ImportBundle(ctx, second, false))
 	equal(t, "a list of the second", onList("l1"), entries("192.0.2.9"))
 	equal(t, "a list that the second does not have", onList("l2"), nil)
 	equal(t, "an allowlist that the second does not have", onAllowlist("a1"), nil)
 	equal(t, "all lists stay", len(must(db.Blocklists(ctx))(t)), 2)
+
+	// One without lists leaves them.
+	none := content("2", 20, nil, nil)
+	ok(t, db.ImportBundle(ctx, none, false))
+	equal(t, "a list after a bundle without lists", onList("l1"), entries("192.0.2.9"))
 
 	// What fails changes nothing.
 	unchanged := func(what string) {
