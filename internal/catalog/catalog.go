@@ -173,7 +173,8 @@ type Service struct {
 	guard      atomic.Uint64 // grows whenever Forbidden says something else
 	versions   atomic.Uint64 // hands out versions of content
 	slots      sync.Map      // slotKey to *slot
-	feeding    sync.Mutex    // one fetch at a time
+	made       atomic.Pointer[links]
+	feeding    sync.Mutex // one fetch at a time
 	statistics statistics
 
 	withheld *prometheus.CounterVec
@@ -310,8 +311,12 @@ func (s *Service) changed(ctx context.Context, list string) error {
 // than before.
 func (s *Service) Guarded() { s.guard.Add(1) }
 
-// Run issues orders and keeps counts of hits until ctx ends.
+// Run looks at all lists once, and then issues orders and keeps counts of hits
+// until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
+	if err := s.Observe(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("the blocklists could not be counted; they are soon", "error", err)
+	}
 	flush := time.NewTicker(time.Minute)
 	defer flush.Stop()
 	for {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"muster"
@@ -70,13 +71,34 @@ func (s *Service) link(ctx context.Context, sub muster.Subscription) (wire.Block
 		return wire.BlocklistLink{}, false
 	}
 	now := s.cfg.Now()
-	end := now.Truncate(linkStep).Add(2 * linkStep).Unix()
 	return wire.BlocklistLink{
-		Name: l.Name, Remediation: string(l.Remedy), Scope: "ip", Duration: r.lasts(l.Lifetime, now),
-		URL: fmt.Sprintf("%s%s%s?%s", s.cfg.PublicURL, strings.TrimPrefix(Path, "/"), url.PathEscape(l.ID), url.Values{
-			"organisation": {organisation}, "end": {strconv.FormatInt(end, 10)}, "signature": {s.sign(l.ID, organisation, end)},
-		}.Encode()),
+		Name: l.Name, Remediation: string(l.Remedy), Scope: "ip", Duration: r.lasts(l.Lifetime, now), URL: s.url(l.ID, organisation, now),
 	}, true
+}
+
+// links is the URLs that were made of one hour, by slotKey.
+type links struct {
+	end int64
+	sync.Map
+}
+
+// url returns the link to a list for an organisation.
+func (s *Service) url(list, organisation string, now time.Time) string {
+	end := now.Truncate(linkStep).Add(2 * linkStep).Unix()
+	made := s.made.Load()
+	if made == nil || made.end != end {
+		made = &links{end: end}
+		s.made.Store(made)
+	}
+	key := slotKey{list, organisation}
+	if known, ok := made.Load(key); ok {
+		return known.(string)
+	}
+	text := fmt.Sprintf("%s%s%s?%s", s.cfg.PublicURL, strings.TrimPrefix(Path, "/"), url.PathEscape(list), url.Values{
+		"organisation": {organisation}, "end": {strconv.FormatInt(end, 10)}, "signature": {s.sign(list, organisation, end)},
+	}.Encode())
+	made.Store(key, text)
+	return text
 }
 
 // sign binds a link to a list, the organisation that reads it and its end.

@@ -79,15 +79,15 @@ func (s *Service) members(ctx context.Context, l *muster.Blocklist, organisation
 		found, _ = s.slots.LoadOrStore(key, &slot{seen: map[uint64]time.Time{}})
 	}
 	at := found.(*slot)
-	// Whoever comes first puts it together for all, and may go meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	at.used = s.cfg.Now()
 	if at.last != nil && s.fresh(at.last, l, organisation) {
 		return at, at.last, nil
 	}
+	// Whoever comes first puts it together for all, and may go meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
 	m, err := s.build(ctx, l, organisation)
 	if err != nil {
 		if at.last == nil {
