@@ -116,7 +116,10 @@ func (m members) Members(ctx context.Context, organisation, tag string) ([]strin
 	}
 }
 
-func (m members) Plan(ctx context.Context, organisation string) (muster.Plan, error) {
-	o, err := m.db.Organisation(ctx, organisation)
-	return o.Plan, err
+func (m members) Plan(_ context.Context, organisation string) (muster.Plan, error) {
+	plan := m.machines.Plan(organisation)
+	if plan == "" {
+		return "", muster.Errorf(muster.NotFound, "there is no organisation %q", organisation)
+	}
+	return plan, nil
 }
