@@ -98,7 +98,14 @@ type adminCmd struct {
 		Rotate integrationRotateCmd `cmd:"" help:"Replace an integration's credentials; the old ones are refused at once."`
 		Delete integrationDeleteCmd `cmd:"" help:"Delete an integration."`
 	} `cmd:"" help:"Integrations: firewalls that fetch lists, and bouncers without an engine."`
-	Hub struct {
+	Lookup    lookupCmd `cmd:"" help:"Say what is known about an address, as programs are told."`
+	LookupKey struct {
+		Create lookupKeyCreateCmd `cmd:"" help:"Make a lookup key; it is on the last line and shown only now."`
+		List   lookupKeyListCmd   `cmd:"" help:"List lookup keys, and how often they were used."`
+		Revoke lookupKeyRevokeCmd `cmd:"" help:"Revoke a lookup key."`
+	} `cmd:"" help:"Lookup keys: for programs that ask about addresses, and read feeds."`
+	Dump dumpCmd `cmd:"" help:"Write the community list to a file, for use without this server."`
+	Hub  struct {
 		Status hubStatusCmd `cmd:"" help:"Show what the hub's mirror serves, and what is left out."`
 		List   hubListCmd   `cmd:"" help:"List the items."`
 		Verify hubVerifyCmd `cmd:"" help:"Read the folders now, and check every item against its digest."`

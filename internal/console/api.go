@@ -96,6 +96,8 @@ type Config struct {
 	Integrations       Integrations
 	IntegrationLists   IntegrationLists
 	IntegrationContact func(id string) (muster.IntegrationContact, bool) // what this node knows of it; nil = nothing
+	Lookups            Lookups
+	LookupKeys         LookupKeys
 	// ASN says in which AS an address is, 0 when it is not known; nil without a
 	// database. Names says whether reverse names are looked up. Canaries of the kinds
 	// that need them are refused without.
@@ -117,6 +119,7 @@ type Config struct {
 	OrganisationsChanged func(ctx context.Context) error
 	CanariesChanged      func(ctx context.Context) error // nil: nobody needs to know
 	IntegrationsChanged  func(ctx context.Context) error // likewise
+	LookupKeysChanged    func(ctx context.Context) error // likewise
 	Hub                  Hub                             // nil: there is no mirror
 	Bundles              Bundles                         // nil: bundles are not taken
 	Status               func(ctx context.Context) any   // for GET /api/v1/status
@@ -217,6 +220,11 @@ func NewAPI(cfg Config) *API {
 		"POST /api/v1/integrations/{id}/rotate": a.rotateIntegration,
 		"GET /api/v1/integration-formats":       a.integrationFormats,
 
+		"GET /api/v1/lookup/{addr}":       a.lookUpAddress,
+		"GET /api/v1/lookup-keys":         a.lookupKeys,
+		"POST /api/v1/lookup-keys":        a.createLookupKey,
+		"DELETE /api/v1/lookup-keys/{id}": a.revokeLookupKey,
+
 		"GET /api/v1/hub":         a.hub,
 		"GET /api/v1/hub/items":   a.hubItems,
 		"POST /api/v1/hub/verify": a.verifyHub,
@@ -251,6 +259,7 @@ func NewAPI(cfg Config) *API {
 	}
 	a.mux.HandleFunc("GET "+exportPath, a.exportBundle)
 	a.mux.HandleFunc("POST "+importPath, a.importBundle)
+	a.mux.HandleFunc(dumpRoute, a.dump)
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		ops.RecordOf(r.Context()).Route = "unknown"
 		a.answer(w, r, nil, muster.Errorf(muster.NotFound, "there is no %s %s in this API", r.Method, clip(r.URL.Path)))

@@ -240,7 +240,7 @@ func routePath(path, prefix string) string {
 // must be JSON. Integrations and lookups share the versions with it, but are
 // others' to answer.
 func isEngines(path string) bool {
-	for _, others := range []string{"/v1/integrations/", "/v2/smoke", "/v2/fire"} {
+	for _, others := range []string{"/v1/integrations/", "/v2/smoke", "/v2/fire", "/v2/dump."} {
 		if strings.HasPrefix(path, others) {
 			return false
 		}

