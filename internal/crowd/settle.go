@@ -213,6 +213,8 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		return
 	}
 	backers, backing, voices, liars := 0, 0, 0, 0
+	var first uint32 // group of a liar
+	spread := false  // liars come from more than one
 	for i := range ev.voices {
 		v := &ev.voices[i]
 		r := t.rating(v.machine)
@@ -225,6 +227,10 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		}
 		if r.liar {
 			liars++
+			if first == 0 {
+				first = t.group(v)
+			}
+			spread = spread || t.group(v) != first
 			if v.flags&backed != 0 {
 				backing++
 			}
@@ -234,8 +240,9 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		return
 	}
 	// One liar makes no gang: it picks whom it reports, and so in whose company it
-	// is found.
-	gang := liars > 1 && binomialTail(voices, liars, t.liars) < t.Parameters.Suspicion.Chance
+	// is found. One AS makes none either: it counts as hardly more than one voice,
+	// and what is seen there may be local.
+	gang := spread && binomialTail(voices, liars, t.liars) < t.Parameters.Suspicion.Chance
 	if !gang && (ev.confirmed || backing == 0) {
 		return
 	}
@@ -251,7 +258,7 @@ func (t *TrustTable) blame(ev *Evidence, at uint32, out *Outcome) {
 		case v.counted == 0 || r.earned < t.minVoice || !gang && v.flags&backed == 0:
 		case !r.liar:
 			t.event(v, Company, at, float32(max(0, 1-3*t.liars)), out)
-		case gang && backing == backers && !r.paused:
+		case gang && backing > 0 && backing == backers && !r.paused:
 			t.event(v, Colluded, at, 0, out)
 		}
 	}
