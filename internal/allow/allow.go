@@ -146,6 +146,7 @@ type Service struct {
 	readers  map[string]reader                   // active machines
 	leaving  map[string][]muster.AllowWithdrawal // by machine
 	leavings atomic.Int64                        // how many of them, for readers that hold no lock
+	ended    struct{ any, central bool }         // what was taken off, and not told of
 	untold   map[string]struct{}                 // lists that changed since machines were told
 	told     map[string]time.Time                // when they were
 	cleaned  time.Time                           // when expired items were last forgotten; tell's own
@@ -433,7 +434,8 @@ func (s *Service) tenant(organisation string) *tenant {
 }
 
 // expire takes off what has ended, and returns when the next thing does; zero =
-// nothing will.
+// nothing will. Who is to be told is told by Run: whoever asks what is covered
+// may hold locks.
 func (s *Service) expire(now time.Time) time.Time {
 	s.mu.Lock()
 	var due []string
@@ -448,10 +450,19 @@ func (s *Service) expire(now time.Time) time.Time {
 		}
 	}
 	central, any := s.rebuildLocked(now, due)
+	s.ended.any, s.ended.central = s.ended.any || any, s.ended.central || central
 	next := s.snap.Load().next
 	s.mu.Unlock()
-	s.changed(central, any)
 	return next
+}
+
+// tellEnded tells of what expire took off.
+func (s *Service) tellEnded() {
+	s.mu.Lock()
+	ended := s.ended
+	s.ended.any, s.ended.central = false, false
+	s.mu.Unlock()
+	s.changed(ended.central, ended.any)
 }
 
 // MachineChanged looks at a machine again after its organisation, tags or state

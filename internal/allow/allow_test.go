@@ -97,6 +97,8 @@ func TestExpiryIsExact(t *testing.T) {
 	if _, v := s.For("m1", "o1", nil); v == before {
 		t.Error("expected another version after the end")
 	}
+	s.tell(t.Context())
+	s.tell(t.Context())
 	if !slices.Equal(w.changes, []bool{false}) {
 		t.Errorf("expected to be told once, about one organisation, got %v", w.changes)
 	}

@@ -51,6 +51,7 @@ func (s *Service) tell(ctx context.Context) time.Duration {
 	if next := s.expire(now); !next.IsZero() {
 		wait = min(wait, max(next.Sub(now), time.Millisecond))
 	}
+	s.tellEnded()
 	s.clean(ctx, now)
 	s.tellChanges(ctx, now)
 	if err := s.tellWithdrawals(ctx, now); err != nil && ctx.Err() == nil {
