@@ -239,8 +239,10 @@ func (l *Lookups) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // as the password of basic authentication.
 func (l *Lookups) authenticate(r *http.Request) (*lookupKey, error) {
 	text := r.Header.Get("X-Api-Key")
-	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && text == "" {
-		text = bearer
+	for _, scheme := range [...]string{"Bearer ", "Token "} { // the latter is what a client of TAXII sends
+		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), scheme); ok && text == "" {
+			text = token
+		}
 	}
 	if _, password, ok := r.BasicAuth(); ok && text == "" {
 		text = password
