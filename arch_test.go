@@ -18,7 +18,7 @@ import (
 // The layers above the root, lowest first. A package may import those of lower
 // layers, save for what forbidden says, and none of its own layer.
 var (
-	pure       = []string{"internal/wire", "internal/policy", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor", "internal/firewall", "internal/cti"}
+	pure       = []string{"internal/wire", "internal/policy", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor", "internal/firewall", "internal/cti", "internal/filter"}
 	adapters   = []string{"internal/store", "internal/stream", "internal/enrich"}
 	services   = []string{"internal/enroll", "internal/ingest", "internal/publish", "internal/orders", "internal/abuse", "internal/jury", "internal/namecheck", "internal/allow", "internal/catalog", "internal/reputation"}
 	transports = []string{"internal/edge", "internal/console", "internal/reach", "internal/hub", "internal/sieve", "internal/guard"}
