@@ -74,7 +74,7 @@ func nearOf(addr netip.Addr) netip.Prefix {
 
 // How long an answer is given again, and how many are kept.
 const (
-	answerKeep = time.Minute
+	answerKeep = 10 * time.Second
 	maxAnswers = 4096 // and as many older ones
 )
 
