@@ -2,7 +2,6 @@ package cti
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -424,11 +423,6 @@ func (p *Parameters) reputation(i *Item, s *summary, e *Evidence) Reputation {
 		return Suspicious
 	}
 	return Known
-}
-
-// String names a score in one line, for people.
-func (s Score) String() string {
-	return fmt.Sprintf("%d (aggressiveness %d, threat %d, trust %d, anomaly %d)", s.Total, s.Aggressiveness, s.Threat, s.Trust, s.Anomaly)
 }
 
 // About returns what is known about a scenario, and how bad it is, 0 to 5.

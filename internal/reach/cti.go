@@ -84,8 +84,9 @@ type Lookups struct {
 	served *prometheus.CounterVec
 }
 
-// atOnce is how many answers that read much are made at once.
-const atOnce = 2
+// atOnce is how many answers that read much are made at once: the others must
+// not starve.
+const atOnce = 1
 
 // NewLookups returns Lookups that know no keys until Start.
 func NewLookups(cfg LookupConfig) *Lookups {
