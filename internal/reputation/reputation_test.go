@@ -224,8 +224,9 @@ func TestExactlyOnce(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
 			l, kept := newLog(), newLedger()
 			kept.late = late
+			fate := rand.New(rand.NewPCG(3, 4)) // the ledger's own: it is another goroutine's
 			kept.fails = func() error {
-				if rng.IntN(3) == 0 {
+				if fate.IntN(3) == 0 {
 					return errors.New("the disk is away")
 				}
 				return nil
