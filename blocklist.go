@@ -69,6 +69,7 @@ type ListEntry struct {
 	Source   Source
 	Scenario string // what it is listed for; "" when only the list's name says so
 	Remedy   Remedy
+	Since    time.Time // when it was listed; zero = not known
 	Until    time.Time // zero = until it is taken off
 	Score    float32   // points; more is more certain. 0 for lists that do not weigh
 }

@@ -99,8 +99,6 @@ type Network interface {
 	Each(a muster.Audience, fn func(muster.ListEntry) bool)
 	// Version changes whenever Each may give something else.
 	Version(a muster.Audience) uint64
-	// ListedSince returns what the network lists since a time or later.
-	ListedSince(ctx context.Context, since time.Time) (map[muster.Source]struct{}, error)
 	// ReportedBy returns what an organisation's machines reported since a time.
 	ReportedBy(ctx context.Context, organisation string, since time.Time) (map[muster.Source]struct{}, error)
 }

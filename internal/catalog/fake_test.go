@@ -308,7 +308,6 @@ func (m *memory) PruneListDays(_ context.Context, before time.Time) error {
 type network struct {
 	mu       sync.Mutex
 	lists    map[muster.Audience][]muster.ListEntry
-	since    map[muster.Source]time.Time
 	reported map[string]map[muster.Source]struct{}
 	versions map[muster.Audience]uint64
 	reads    int
@@ -337,16 +336,6 @@ func (n *network) Version(a muster.Audience) uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.versions[a]
-}
-
-func (n *network) ListedSince(_ context.Context, since time.Time) (map[muster.Source]struct{}, error) {
-	all := map[muster.Source]struct{}{}
-	for s, at := range n.since {
-		if !at.Before(since) {
-			all[s] = struct{}{}
-		}
-	}
-	return all, nil
 }
 
 func (n *network) ReportedBy(_ context.Context, organisation string, _ time.Time) (map[muster.Source]struct{}, error) {
@@ -399,7 +388,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{
 		store:    newMemory(),
-		network:  &network{lists: map[muster.Audience][]muster.ListEntry{}, versions: map[muster.Audience]uint64{}, since: map[muster.Source]time.Time{}, reported: map[string]map[muster.Source]struct{}{}},
+		network:  &network{lists: map[muster.Audience][]muster.ListEntry{}, versions: map[muster.Audience]uint64{}, reported: map[string]map[muster.Source]struct{}{}},
 		machines: &machines{known: map[string]muster.Machine{}, plans: map[string]muster.Plan{}},
 		now:      start, forbid: map[muster.Source]bool{}, allowed: map[string]*policy.Allowlist{}, version: map[string]uint64{},
 	}

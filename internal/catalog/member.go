@@ -219,7 +219,7 @@ func (s *Service) chosen(ctx context.Context, l *muster.Blocklist, organisation 
 	}
 	s.cfg.Network.Each(muster.Network, take)
 	if l.Rule.Own && organisation != "" {
-		m.rule.Own, m.rule.Since = false, 0 // its own fleet convicted it, and when is not kept
+		m.rule.Own = false // its own fleet convicted it
 		s.cfg.Network.Each(muster.Audience(organisation), take)
 	}
 	if l.Rule.Top > 0 {

@@ -18,19 +18,14 @@ const ownWindow = 30 * 24 * time.Hour
 type matcher struct {
 	rule     muster.ListRule
 	remedy   muster.Remedy // of the list
-	since    map[muster.Source]struct{}
+	since    time.Time     // listed then or later
 	reported map[muster.Source]struct{}
 	*Service
 }
 
 // matcher reads what a list's rule needs besides the published set.
 func (s *Service) matcher(ctx context.Context, l *muster.Blocklist, organisation string, now time.Time) (m matcher, err error) {
-	m = matcher{rule: l.Rule, remedy: l.Remedy, Service: s}
-	if l.Rule.Since > 0 {
-		if m.since, err = s.cfg.Network.ListedSince(ctx, now.Add(-l.Rule.Since)); err != nil {
-			return m, err
-		}
-	}
+	m = matcher{rule: l.Rule, remedy: l.Remedy, since: now.Add(-l.Rule.Since), Service: s}
 	if l.Rule.Own && organisation != "" {
 		m.reported, err = s.cfg.Network.ReportedBy(ctx, organisation, now.Add(-ownWindow))
 	}
@@ -44,7 +39,7 @@ func (m *matcher) chooses(e *muster.ListEntry) bool {
 		return false
 	case r.Remedy == "" && e.Remedy != muster.RemedyBan && m.remedy == muster.RemedyBan:
 		return false // a list of bans would make a ban of it
-	case r.Since > 0 && !has(m.since, e.Source):
+	case r.Since > 0 && e.Since.Before(m.since):
 		return false
 	case r.Own && !has(m.reported, e.Source):
 		return false

@@ -54,6 +54,7 @@ func drawEntries(t *rapid.T, label string) []muster.ListEntry {
 		bits := rapid.SampledFrom([]int{32, 32, 32, 31, 24}).Draw(t, "bits")
 		return muster.ListEntry{
 			Source: muster.SourceFromPrefix(netip.PrefixFrom(addr, bits)), Scenario: rapid.SampledFrom(scenarios).Draw(t, "scenario"), Remedy: muster.RemedyBan,
+			Since: start.Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "since")) * time.Hour),
 			Until: start.Add(time.Duration(rapid.IntRange(-1, 40).Draw(t, "hours")) * time.Hour), Score: float32(rapid.IntRange(0, 3).Draw(t, "score")),
 		}
 	}), 0, 60, func(e muster.ListEntry) muster.Source { return e.Source }).Draw(t, label)
@@ -74,7 +75,7 @@ func naive(r *rig, rule muster.ListRule, now time.Time) []muster.Source {
 			prefix, _ := strings.CutSuffix(want, "*")
 			fits = fits || strings.HasPrefix(e.Scenario, prefix)
 		}
-		recent := rule.Since == 0 || !r.network.since[e.Source].Before(now.Add(-rule.Since))
+		recent := rule.Since == 0 || !e.Since.Before(now.Add(-rule.Since))
 		here := (len(rule.Countries) == 0 || slices.Contains(rule.Countries, country)) && (len(rule.ASNs) == 0 || slices.Contains(rule.ASNs, as))
 		if behaves && fits && recent && here && !r.forbid[e.Source] && e.Until.After(now) {
 			kept = append(kept, e)
@@ -103,7 +104,6 @@ func TestRulesChooseAsTheNaiveFilter(t *testing.T) {
 		entries := drawEntries(rt, "entries")
 		r.network.put(muster.Network, entries...)
 		for _, e := range entries {
-			r.network.since[e.Source] = start.Add(-time.Duration(rapid.IntRange(0, 5).Draw(rt, "since")) * time.Hour)
 			r.forbid[e.Source] = rapid.IntRange(0, 9).Draw(rt, "forbidden") == 0
 		}
 		rule := muster.ListRule{

@@ -41,10 +41,6 @@ func (l *lot) Each(_ muster.Audience, fn func(muster.ListEntry) bool) {
 
 func (l *lot) Version(muster.Audience) uint64 { return 1 }
 
-func (l *lot) ListedSince(context.Context, time.Time) (map[muster.Source]struct{}, error) {
-	return nil, nil
-}
-
 func (l *lot) ReportedBy(context.Context, string, time.Time) (map[muster.Source]struct{}, error) {
 	return nil, nil
 }

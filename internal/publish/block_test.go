@@ -17,7 +17,7 @@ import (
 // put lists an address with a rank.
 func (s *set) putAddr(i int, scenario string, rank float32) {
 	addr := netip.AddrFrom4([4]byte{35, byte(i >> 16), byte(i >> 8), byte(i)})
-	s.put(keyOf(muster.SourceFromAddr(addr)), bucketKey{scenario: scenario, remedy: muster.RemedyBan}, math.MaxUint32, rank)
+	s.put(keyOf(muster.SourceFromAddr(addr)), bucketKey{scenario: scenario, remedy: muster.RemedyBan}, 0, math.MaxUint32, rank)
 }
 
 func (s *set) arrangeAll() {

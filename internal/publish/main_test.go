@@ -143,7 +143,7 @@ func (r *rig) judge(t testing.TB, a muster.Audience, text, scenario string, hour
 	}
 	r.stamp = r.stamp.Add(time.Microsecond)
 	r.log.put(muster.Verdict{
-		Source: s, Audience: a, Listed: listed, Scenario: scenario, Changed: r.stamp,
+		Source: s, Audience: a, Listed: listed, Scenario: scenario, Since: start.Add(-2 * time.Hour), Changed: r.stamp,
 		Until: start.Add(time.Duration(hours * float64(time.Hour))),
 	})
 }

@@ -242,7 +242,7 @@ func (p *Publisher) apply(v *muster.Verdict) {
 			remedy = muster.RemedyBan
 		}
 		b := bucketKey{scenario: v.Scenario, wide: v.Source.IsRange(), remedy: remedy}
-		changed = s.put(k, b, seconds(v.Until), rankOf(v))
+		changed = s.put(k, b, seconds(v.Since), seconds(v.Until), rankOf(v))
 		p.describe(s, b)
 		ended = remedy != muster.RemedyBan
 		if _, told := s.withdrawn[k]; told && !ended {

@@ -42,10 +42,14 @@ func (p *Publisher) readable(r *row, now time.Time) bool {
 }
 
 func entryOf(r *row, b *bucketKey, now time.Time) muster.ListEntry {
-	return muster.ListEntry{
+	e := muster.ListEntry{
 		Source: r.key.source(), Scenario: b.scenario, Remedy: b.remedy,
 		Until: time.Unix(int64(r.until), 0).UTC(), Score: score(r.rank, now),
 	}
+	if r.since > 0 {
+		e.Since = time.Unix(int64(r.since), 0).UTC()
+	}
+	return e
 }
 
 // Lookup returns the listing of an address for an audience: its own, or that of

@@ -43,7 +43,7 @@ func TestLookup(t *testing.T) {
 		{"B", "35.188.50.1", "", ""},
 	} {
 		e, ok := r.Lookup(tc.audience, netip.MustParseAddr(tc.address))
-		if ok != (tc.want != "") || e.Scenario != tc.want || ok && e.Source.String() != tc.rng {
+		if ok != (tc.want != "") || ok && !e.Since.Equal(start.Add(-2*time.Hour)) || e.Scenario != tc.want || ok && e.Source.String() != tc.rng {
 			t.Errorf("%q for %q: %+v, %t", tc.address, tc.audience, e, ok)
 		}
 	}
@@ -64,7 +64,7 @@ func TestEach(t *testing.T) {
 		list[e.Source.String()] = e
 		return true
 	})
-	if e := list["35.188.49.176"]; len(list) != 5 || e.Scenario != "crowdsecurity/ssh-bf" || e.Remedy != muster.RemedyBan || !e.Until.Equal(start.Add(72*time.Hour)) || e.Score <= 0 {
+	if e := list["35.188.49.176"]; len(list) != 5 || e.Scenario != "crowdsecurity/ssh-bf" || e.Remedy != muster.RemedyBan || !e.Since.Equal(start.Add(-2*time.Hour)) || !e.Until.Equal(start.Add(72*time.Hour)) || e.Score <= 0 {
 		t.Errorf("%d entries; %+v", len(list), e)
 	}
 	n := 0

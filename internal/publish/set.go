@@ -93,7 +93,8 @@ type row struct {
 	key    key
 	bucket uint32
 	block  uint32 // noBlock for what is not sent to engines
-	until  uint32 // Unix seconds, rounded down
+	since  uint32 // when it was listed, Unix seconds, rounded down; 0 = not known
+	until  uint32 // the end, likewise
 	rank   float32
 }
 
@@ -162,10 +163,11 @@ func score(rank float32, now time.Time) float32 {
 }
 
 // put lists or changes a source; it reports whether anything is different.
-func (s *set) put(k key, b bucketKey, until uint32, rank float32) bool {
+func (s *set) put(k key, b bucketKey, since, until uint32, rank float32) bool {
 	slot, known := s.index[k]
 	if known {
 		r := &s.rows[slot]
+		r.since = since
 		if s.bucketList[r.bucket].bucketKey == b {
 			if r.until == until {
 				s.rerank(r, rank)
@@ -185,7 +187,7 @@ func (s *set) put(k key, b bucketKey, until uint32, rank float32) bool {
 		s.rows = append(s.rows, row{})
 	}
 	id := s.bucketFor(b)
-	s.rows[slot] = row{key: k, bucket: id, block: noBlock, until: until, rank: rank}
+	s.rows[slot] = row{key: k, bucket: id, block: noBlock, since: since, until: until, rank: rank}
 	s.index[k] = slot
 	s.masks[k.bits()]++
 	bk := s.bucketList[id]

@@ -368,15 +368,7 @@ func (db *DB) PruneListDays(ctx context.Context, before time.Time) error {
 }
 
 // What rule lists look at besides the published set.
-const (
-	selectListedSince = `SELECT source FROM verdicts WHERE changed >= ? AND listed = 1 AND audience = '' AND since >= ?`
-	selectReportedBy  = `SELECT DISTINCT source FROM alerts WHERE organisation = ? AND at >= ?`
-)
-
-// ListedSince returns what the network lists since a time or later.
-func (db *DB) ListedSince(ctx context.Context, since time.Time) (map[muster.Source]struct{}, error) {
-	return db.sources(ctx, selectListedSince, micros(since), micros(since))
-}
+const selectReportedBy = `SELECT DISTINCT source FROM alerts WHERE organisation = ? AND at >= ?`
 
 // ReportedBy returns what an organisation's machines reported since a time.
 func (db *DB) ReportedBy(ctx context.Context, organisation string, since time.Time) (map[muster.Source]struct{}, error) {

@@ -170,17 +170,6 @@ func testListStatistics(t *testing.T, db *store.DB) {
 
 func testSourcesForRules(t *testing.T, db *store.DB) {
 	ctx := t.Context()
-	verdict := func(value string, a muster.Audience, remedy muster.Remedy, since int, listed bool) muster.Verdict {
-		return muster.Verdict{Source: source(value), Audience: a, Listed: listed, Remedy: remedy, Scenario: "a/b", Since: at(since), Until: at(999), Changed: at(since + 10)}
-	}
-	vs := []muster.Verdict{
-		verdict("192.0.2.1", muster.Network, muster.RemedyCaptcha, 5, true), verdict("192.0.2.2", muster.Network, muster.RemedyBan, 5, true), verdict("192.0.2.3", muster.Network, muster.RemedyBan, 4, true),
-		verdict("192.0.2.4", "o1", muster.RemedyCaptcha, 5, true), verdict("192.0.2.5", muster.Network, muster.RemedyCaptcha, 5, false),
-	}
-	ok(t, db.Tally(ctx, func(tx *store.TallyTx) error { return tx.PutVerdicts(make([]uint8, len(vs)), vs) }))
-	since := must(db.ListedSince(ctx, at(5)))(t)
-	equal(t, "listed since", since, map[muster.Source]struct{}{source("192.0.2.1"): {}, source("192.0.2.2"): {}})
-
 	alerts := []*muster.Signal{
 		{ID: muster.SignalID{1}, Organisation: "o1", At: at(5), Received: at(5), Source: source("192.0.2.1")},
 		{ID: muster.SignalID{2}, Organisation: "o1", At: at(6), Received: at(6), Source: source("192.0.2.1")},
