@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,6 +35,7 @@ type simulateCmd struct {
 	JSON     bool     `name:"json" help:"Print one JSON object."`
 	Dir      string   `help:"Keep the outcome of every run in this directory as soon as it ends, and do not run again what is there (by the same release)." placeholder:"DIR"`
 	HTML     string   `name:"html" help:"Write a report with plots to this file as well." placeholder:"FILE"`
+	Plots    string   `help:"Write every plot to an SVG file in this directory as well." placeholder:"DIR"`
 }
 
 // Help is shown by muster simulate --help.
@@ -72,6 +74,11 @@ func (c *simulateCmd) Run() error {
 	if c.HTML != "" {
 		if err := c.report(result); err != nil {
 			return err
+		}
+	}
+	if c.Plots != "" {
+		if err := c.draw(result); err != nil {
+			return fmt.Errorf("--plots: %w", err)
 		}
 	}
 	if c.JSON {
@@ -169,6 +176,18 @@ func (c *simulateCmd) report(result *simulate.Result) (err error) {
 		}
 	}()
 	return result.WriteHTML(f, "muster "+strings.Join(append([]string{"simulate"}, c.Scenarios...), " "))
+}
+
+func (c *simulateCmd) draw(result *simulate.Result) error {
+	if err := os.MkdirAll(c.Plots, 0o755); err != nil {
+		return err
+	}
+	for name, svg := range result.Plots {
+		if err := os.WriteFile(filepath.Join(c.Plots, name+".svg"), svg, 0o644); err != nil { // #nosec G306 -- plots are no secret
+			return err
+		}
+	}
+	return nil
 }
 
 // progress shows how far it is, at most every 200 ms.

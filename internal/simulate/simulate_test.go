@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"bytes"
+	"encoding/xml"
 	"context"
 	"encoding/json"
 	"errors"
@@ -153,6 +154,23 @@ func TestTableAndReport(t *testing.T) {
 		if strings.Contains(text, bad) {
 			t.Errorf("%q is on the page", bad)
 		}
+	}
+	names := map[string]bool{}
+	for name, svg := range r.Plots {
+		names[name] = true
+		var root struct {
+			XMLName xml.Name
+			Label   string `xml:"aria-label,attr"`
+		}
+		if err := xml.Unmarshal(svg, &root); err != nil || root.XMLName.Local != "svg" || !strings.HasPrefix(root.Label, "tiny: ") {
+			t.Errorf("%s: got %v, %v", name, root, err)
+		}
+		if bytes.Contains(svg, []byte("NaN")) {
+			t.Errorf("%s has points that are none", name)
+		}
+	}
+	if len(names) != 5 || !names["tiny-coverage"] {
+		t.Errorf("expected five plots, tiny-coverage among them, got %v", names)
 	}
 }
 
