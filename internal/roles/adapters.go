@@ -80,15 +80,16 @@ func (t ledgerTx) PutVerdicts(vs []muster.Verdict) error {
 	return t.TallyTx.PutVerdicts(parts, vs)
 }
 
-// changelog gives the publisher its view of the verdicts.
+// changelog gives the publisher its view of the verdicts, of whose reasons it
+// wants what ranks them.
 type changelog struct{ db *store.DB }
 
 func (c changelog) Listed(ctx context.Context, fn func(muster.Verdict) error) error {
-	return c.db.EachVerdict(ctx, false, fn)
+	return c.db.EachVerdictInBrief(ctx, fn)
 }
 
 func (c changelog) Changed(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
-	return c.db.VerdictsChanged(ctx, since, limit)
+	return c.db.VerdictsChangedInBrief(ctx, since, limit)
 }
 
 // reports keeps what machines tell about themselves.

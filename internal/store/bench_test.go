@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
@@ -160,6 +161,52 @@ func BenchmarkPutEvidence(b *testing.B) {
 	}
 }
 
+// BenchmarkListNew lists sources of which nothing was known beside 200,000 others,
+// sorted and as they come. Sorted rows go through the pages of each index once.
+func BenchmarkListNew(b *testing.B) {
+	const before = 200_000
+	for _, sorted := range []bool{false, true} {
+		for _, each := range []int{5_000, 20_000} {
+			b.Run(fmt.Sprintf("sorted=%t/transaction=%d", sorted, each), func(b *testing.B) {
+				db, next, moment := openBench(b), uint32(0), time.Unix(1_800_000_000, 0).UTC()
+				list := func(n int) error {
+					verdicts, evidence, parts := make([]muster.Verdict, n), make([]muster.EvidenceRow, n), make([]uint8, n)
+					moment = moment.Add(time.Second)
+					for i := range verdicts {
+						next++
+						verdicts[i] = muster.Verdict{
+							Source: scattered(next), Audience: "018f3c5e-7b1a-7000-8000-0123456789ab", Listed: true, Remedy: muster.RemedyBan,
+							Scenario: "crowdsecurity/ssh-bf", Since: moment, Until: moment.Add(24 * time.Hour), Changed: moment,
+							Reasons: muster.Reasons{
+								Machines: 1, Organisations: 1, Scenarios: []string{"crowdsecurity/ssh-bf"}, First: moment.Unix(), Last: moment.Unix(),
+								Rule: "listed: a machine of this organisation reported it", Basis: "fleet", Support: 1.5, Threshold: 6, Diversity: 1,
+								Independent: 1, Needed: 2, Reports: []int{1}, Epoch: 7, Parameters: 3,
+							},
+						}
+					}
+					if sorted {
+						slices.SortFunc(verdicts, func(a, b muster.Verdict) int { return a.Source.Compare(b.Source) })
+					}
+					for i := range verdicts {
+						group := verdicts[i].Source.Addr().As4()
+						parts[i] = uint8(crc32.ChecksumIEEE(group[:]) % muster.Partitions)
+						evidence[i] = muster.EvidenceRow{Partition: parts[i], Source: verdicts[i].Source, Last: moment, Data: make([]byte, 70)}
+					}
+					return db.Tally(b.Context(), func(tx *store.TallyTx) error {
+						return errors.Join(tx.PutEvidence(evidence), tx.PutVerdicts(parts, verdicts))
+					})
+				}
+				for next < before {
+					if err := list(20_000); err != nil {
+						b.Fatal(err)
+					}
+				}
+				measure(b, each, func() error { return list(each) })
+			})
+		}
+	}
+}
+
 func BenchmarkTouchMachines(b *testing.B) {
 	db := openBench(b)
 	touches := make([]muster.MachineTouch, transaction)
@@ -297,6 +344,11 @@ func BenchmarkEach(b *testing.B) {
 	b.Run("verdict", func(b *testing.B) {
 		measure(b, n, func() error {
 			return db.EachVerdict(b.Context(), false, func(muster.Verdict) error { return nil })
+		})
+	})
+	b.Run("verdict in brief", func(b *testing.B) {
+		measure(b, n, func() error {
+			return db.EachVerdictInBrief(b.Context(), func(muster.Verdict) error { return nil })
 		})
 	})
 	b.Run("evidence", func(b *testing.B) {

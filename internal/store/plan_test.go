@@ -53,7 +53,7 @@ SEARCH evidence USING PRIMARY KEY (part=? AND source=?)`},
 		{selectVerdictsOf, `
 SCAN positions
 SEARCH verdicts USING PRIMARY KEY (part=? AND source=?)`},
-		{selectVerdictsAfter, `
+		{selectVerdicts + afterChange, `
 SEARCH verdicts USING INDEX verdicts_by_change (changed>?)`},
 		{selectOrdersAfter, `
 SEARCH orders USING INDEX sqlite_autoindex_orders_2 (machine=? AND issued_at>?)`},

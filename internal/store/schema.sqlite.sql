@@ -497,7 +497,7 @@ CREATE TABLE verdicts (
   since    INTEGER NOT NULL,
   until    INTEGER NOT NULL,
   changed  INTEGER NOT NULL,
-  reasons  TEXT NOT NULL, remedy TEXT NOT NULL DEFAULT 'ban',
+  reasons  TEXT NOT NULL, remedy TEXT NOT NULL DEFAULT 'ban', support REAL NOT NULL DEFAULT 0, independent INTEGER NOT NULL DEFAULT 0, last INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (part, source, audience)
 ) STRICT, WITHOUT ROWID;
 

@@ -45,6 +45,9 @@ func openSQLite(ctx context.Context, path string, opts Options) (*DB, error) {
 		// back once for many commits; and the file shrinks back to that.
 		"wal_autocheckpoint(8192)",
 		"journal_size_limit(33554432)",
+		// An upsert keeps the pages that it changes until it is done, elsewhere:
+		// not in a file that is written for every row.
+		"temp_store(memory)",
 	))
 	if err != nil {
 		return nil, fmt.Errorf("store: opening %s: %w", path, err)

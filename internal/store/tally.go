@@ -90,10 +90,12 @@ const putVerdictHistory = `INSERT INTO verdict_history (at, source, audience, li
 	ON CONFLICT (at, source, audience) DO UPDATE SET listed = excluded.listed, remedy = excluded.remedy, scenario = excluded.scenario,
 		since = excluded.since, until = excluded.until, reasons = excluded.reasons`
 
-const putVerdict = `INSERT INTO verdicts (part, source, audience, listed, remedy, scenario, since, until, changed, reasons)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+const putVerdict = `INSERT INTO verdicts (part, source, audience, listed, remedy, scenario, since, until, changed, reasons,
+		support, independent, last)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT (part, source, audience) DO UPDATE SET listed = excluded.listed, remedy = excluded.remedy, scenario = excluded.scenario,
-		since = excluded.since, until = excluded.until, changed = excluded.changed, reasons = excluded.reasons`
+		since = excluded.since, until = excluded.until, changed = excluded.changed, reasons = excluded.reasons,
+		support = excluded.support, independent = excluded.independent, last = excluded.last`
 
 // PutVerdicts stores verdicts in place of those for the same partition,
 // audience and source, of which one call has at most one; parts says the
@@ -126,7 +128,8 @@ func (t *TallyTx) PutVerdicts(parts []uint8, verdicts []muster.Verdict) error {
 		v := &verdicts[i]
 		source = v.Source.AppendBinary(source[:0])
 		args.set(int64(parts[i]), source, string(v.Audience), v.Listed, string(v.Remedy), v.Scenario,
-			micros(v.Since), micros(v.Until), micros(v.Changed), reasons[i])
+			micros(v.Since), micros(v.Until), micros(v.Changed), reasons[i],
+			float64(v.Reasons.Support), int64(v.Reasons.Independent), v.Reasons.Last)
 	}, nil)
 }
 

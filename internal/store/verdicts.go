@@ -20,6 +20,20 @@ func scanVerdict(rows *sql.Rows) (muster.Verdict, error) {
 	return v, err
 }
 
+// What of the reasons weighs a verdict is in columns of its own too: to read
+// all of them takes longer than all the rest.
+const briefColumns = `audience, source, listed, remedy, scenario, since, until, changed, support, independent, last`
+
+const selectBrief = `SELECT ` + briefColumns + ` FROM verdicts`
+
+func scanBrief(rows *sql.Rows) (muster.Verdict, error) {
+	var v muster.Verdict
+	r := &v.Reasons
+	err := rows.Scan(&v.Audience, (*sourceColumn)(&v.Source), &v.Listed, &v.Remedy, &v.Scenario,
+		(*timeColumn)(&v.Since), (*timeColumn)(&v.Until), (*timeColumn)(&v.Changed), &r.Support, &r.Independent, &r.Last)
+	return v, err
+}
+
 // The join, in this order, finds a source whose partition is not at hand in 64
 // steps of the primary key.
 const selectVerdictsOf = `SELECT ` + verdictColumns + ` FROM positions CROSS JOIN verdicts WHERE verdicts.part = positions.part AND source = ?`
@@ -48,15 +62,31 @@ func (db *DB) EachVerdict(ctx context.Context, listedOnly bool, yield func(muste
 	return each(ctx, db.reader, scanVerdict, yield, selectVerdicts+w.sql()+` ORDER BY part, source, audience`, w.args...)
 }
 
-const selectVerdictsAfter = selectVerdicts + ` WHERE changed > ? ORDER BY changed LIMIT ?`
+// EachVerdictInBrief calls yield with all verdicts, as EachVerdict does; of their
+// reasons there are Support, Independent and Last.
+func (db *DB) EachVerdictInBrief(ctx context.Context, yield func(muster.Verdict) error) error {
+	return each(ctx, db.reader, scanBrief, yield, selectBrief+` ORDER BY part, source, audience`)
+}
+
+const afterChange = ` WHERE changed > ? ORDER BY changed LIMIT ?`
 
 // VerdictsChanged returns verdicts that were made after since, earliest first:
 // about limit of them (1 to 1,000; anything else means 1,000), and always all of
 // one moment, so that the Changed of the last is the next since. A verdict that
 // changed twice is there once, with its last change.
 func (db *DB) VerdictsChanged(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
+	return db.verdictsChanged(ctx, selectVerdicts, scanVerdict, since, limit)
+}
+
+// VerdictsChangedInBrief is VerdictsChanged; of the reasons there are Support,
+// Independent and Last.
+func (db *DB) VerdictsChangedInBrief(ctx context.Context, since time.Time, limit int) ([]muster.Verdict, error) {
+	return db.verdictsChanged(ctx, selectBrief, scanBrief, since, limit)
+}
+
+func (db *DB) verdictsChanged(ctx context.Context, query string, scan func(*sql.Rows) (muster.Verdict, error), since time.Time, limit int) ([]muster.Verdict, error) {
 	limit = page(limit)
-	changed, err := list(ctx, db.reader, scanVerdict, selectVerdictsAfter, micros(since), limit)
+	changed, err := list(ctx, db.reader, scan, query+afterChange, micros(since), limit)
 	if err != nil || len(changed) < limit {
 		return changed, err
 	}
@@ -64,7 +94,7 @@ func (db *DB) VerdictsChanged(ctx context.Context, since time.Time, limit int) (
 	for len(changed) > 0 && changed[len(changed)-1].Changed.Equal(last) {
 		changed = changed[:len(changed)-1]
 	}
-	moment, err := list(ctx, db.reader, scanVerdict, selectVerdicts+` WHERE changed = ?`, micros(last))
+	moment, err := list(ctx, db.reader, scan, query+` WHERE changed = ?`, micros(last))
 	return append(changed, moment...), err
 }
 

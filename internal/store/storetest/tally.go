@@ -238,6 +238,10 @@ func testVerdicts(t *testing.T, db *store.DB) {
 	putVerdicts(t, db, 6, lapsed)
 	equal(t, "all verdicts", verdictsOf(t, db, false), []muster.Verdict{network, fleet, lapsed})
 	equal(t, "the listed ones", verdictsOf(t, db, true), []muster.Verdict{network, fleet})
+	var briefs []muster.Verdict
+	ok(t, db.EachVerdictInBrief(ctx, func(v muster.Verdict) error { briefs = append(briefs, v); return nil }))
+	equal(t, "all, in brief", briefs, []muster.Verdict{brief(network), brief(fleet), lapsed})
+	equal(t, "what changed, in brief", must(db.VerdictsChangedInBrief(ctx, at(0), 10))(t), briefs)
 	equal(t, "the network's verdict", must(db.Verdict(ctx, muster.Network, sources[2]))(t), network)
 	equal(t, "the fleet's verdict", must(db.Verdict(ctx, "org-1", sources[2]))(t), fleet)
 	_, err := db.Verdict(ctx, "org-2", sources[2])
@@ -246,6 +250,7 @@ func testVerdicts(t *testing.T, db *store.DB) {
 	network.Listed, network.Changed, network.Reasons = false, at(3), muster.Reasons{Rule: "lapsed"}
 	putVerdicts(t, db, 5, network)
 	equal(t, "the changed verdict", must(db.Verdict(ctx, muster.Network, sources[2]))(t), network)
+	equal(t, "it, in brief", must(db.VerdictsChangedInBrief(ctx, at(2), 10))(t), []muster.Verdict{brief(network)})
 	ok(t, db.Tally(ctx, func(tx *store.TallyTx) error {
 		return tx.DeleteVerdicts([]store.VerdictKey{
 			{Part: 5, Source: sources[2]},
@@ -273,6 +278,12 @@ func testVerdicts(t *testing.T, db *store.DB) {
 	}
 }
 
+// brief is a verdict with what it is ranked by of its reasons.
+func brief(v muster.Verdict) muster.Verdict {
+	v.Reasons = muster.Reasons{Support: v.Reasons.Support, Independent: v.Reasons.Independent, Last: v.Reasons.Last}
+	return v
+}
+
 func testVerdictsChanged(t *testing.T, db *store.DB) {
 	equal(t, "the end of an empty changelog", must(db.LastVerdict(t.Context()))(t), time.Time{})
 	ctx := t.Context()
@@ -285,6 +296,7 @@ func testVerdictsChanged(t *testing.T, db *store.DB) {
 		since := time.Time{}
 		for {
 			page := must(db.VerdictsChanged(ctx, since, limit))(t)
+			equal(t, "the same in brief", must(db.VerdictsChangedInBrief(ctx, since, limit))(t), page)
 			if len(page) == 0 {
 				break
 			}
