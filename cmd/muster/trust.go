@@ -140,15 +140,16 @@ func (c *behaviourListCmd) Run(g *globals) error {
 		Scenario              string
 		Confidence, Spoofable uint8
 		Twitchiness, Keeps    float64
+		Twitchy               bool
 	}
 	all, list, err := pages[behaviour](c.server, g, "/behaviours", "behaviours", "after", url.Values{"search": {c.Search}})
 	if err != nil {
 		return err
 	}
 	return c.show(all, func(w io.Writer) {
-		fmt.Fprintln(w, "SCENARIO\tCONFIDENCE\tSPOOFABLE\tTWITCHINESS\tKEEPS")
+		fmt.Fprintln(w, "SCENARIO\tCONFIDENCE\tSPOOFABLE\tTWITCHINESS\tKEEPS\tBROKEN")
 		for _, b := range list {
-			fmt.Fprintf(w, "%s\t%d of 3\t%d of 3\t%.1f\t%.0f %%\n", b.Scenario, b.Confidence, b.Spoofable, b.Twitchiness, 100*b.Keeps)
+			fmt.Fprintf(w, "%s\t%d of 3\t%d of 3\t%.1f\t%.0f %%\t%s\n", b.Scenario, b.Confidence, b.Spoofable, b.Twitchiness, 100*b.Keeps, yes(b.Twitchy))
 		}
 	})
 }

@@ -229,10 +229,11 @@ type behaviourView struct {
 	Spoofable   uint8   `json:"spoofable"`   // 0 (a handshake proves the address) to 3 (one forged packet)
 	Twitchiness float64 `json:"twitchiness"` // reports of what is known to be good, lately, by so many that each was excused
 	Keeps       float64 `json:"keeps"`       // share of its confidence that it keeps for that, 0 to 1
+	Twitchy     bool    `json:"twitchy"`     // such reports come from everywhere these days: it is broken, and counts a tenth of that
 }
 
 func viewBehaviour(b jury.Behaviour) behaviourView {
-	return behaviourView{b.Scenario, b.Prior.Confidence, b.Prior.Spoofable, b.Shots, b.Keeps}
+	return behaviourView{b.Scenario, b.Prior.Confidence, b.Prior.Spoofable, b.Shots, b.Keeps, b.Twitchy}
 }
 
 func (a *API) behaviours(r *http.Request) (any, error) {

@@ -140,9 +140,9 @@ func TestNetwork(t *testing.T) {
 func TestBehaviours(t *testing.T) {
 	r := newRig(t)
 	for i, name := range []string{"a/http-probing", "b/ssh-bf", "b/ssh-slow-bf"} {
-		r.bench.behaviours = append(r.bench.behaviours, jury.Behaviour{Scenario: name, Prior: crowd.Prior{Confidence: uint8(i), Spoofable: 1}, Shots: 2.5, Keeps: 0.8})
+		r.bench.behaviours = append(r.bench.behaviours, jury.Behaviour{Scenario: name, Prior: crowd.Prior{Confidence: uint8(i), Spoofable: 1}, Shots: 2.5, Keeps: 0.8, Twitchy: true})
 	}
-	http := `{"scenario":"a/http-probing","confidence":0,"spoofable":1,"twitchiness":2.5,"keeps":0.8}`
+	http := `{"scenario":"a/http-probing","confidence":0,"spoofable":1,"twitchiness":2.5,"keeps":0.8,"twitchy":true}`
 	names := regexp.MustCompile(`"scenario":"(.*?)"|"next":"(.*?)"`)
 	for query, want := range map[string]string{
 		"":                         "a/http-probing b/ssh-bf b/ssh-slow-bf >",

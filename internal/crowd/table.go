@@ -451,6 +451,9 @@ func (t *TrustTable) rating(machine uint32) *rating {
 	return &t.unknown
 }
 
+// Twitchy reports whether a behaviour shoots canaries everywhere these days.
+func (t *TrustTable) Twitchy(behaviour uint16) bool { return t.prior(behaviour).twitchy }
+
 func (t *TrustTable) prior(behaviour uint16) *prior {
 	if int(behaviour) < len(t.priors) {
 		return &t.priors[behaviour]

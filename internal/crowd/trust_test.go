@@ -161,6 +161,9 @@ func TestBrokenBehaviourIsExcused(t *testing.T) {
 		return table.Explain(&ev, start+hour, Facts{}).Support
 	}
 	broken := after(40, func(i int) uint32 { return uint32(5000 + i) })
+	if !broken.Twitchy(brute) || broken.Twitchy(probing) {
+		t.Errorf("it is twitchy: %v, another is: %v", broken.Twitchy(brute), broken.Twitchy(probing))
+	}
 	if got := support(broken); got > 0.5 {
 		t.Errorf("a veteran's report of a broken behaviour has a support of %v", got)
 	}

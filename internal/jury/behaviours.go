@@ -14,6 +14,7 @@ type Behaviour struct {
 	Prior    crowd.Prior
 	Shots    float64 // canaries that it shot of late and was excused for, which is how twitchy it is
 	Keeps    float64 // share of its confidence that it keeps for all that, up to 1
+	Twitchy  bool    // it shoots canaries everywhere these days, and keeps less still
 }
 
 // Behaviours returns all that the taxonomy knows and all that were reported, by
@@ -25,7 +26,7 @@ func (w *Worker) Behaviours(ctx context.Context) (all []Behaviour, err error) {
 		for number := 1; number < len(names); number++ {
 			b := Behaviour{Scenario: names[number], Prior: w.priors[number]}
 			b.Keeps = w.behaviours[number].Cut(w.now(), &w.cfg.Parameters)
-			b.Shots = half/b.Keeps - half
+			b.Shots, b.Twitchy = half/b.Keeps-half, w.table.Twitchy(uint16(number))
 			all = append(all, b)
 		}
 		return nil

@@ -20,7 +20,7 @@ func TestBehaviours(t *testing.T) {
 		var names []string
 		for _, b := range all {
 			names = append(names, b.Scenario)
-			if b.Prior != prior(b.Scenario) || b.Shots != 0 || b.Keeps != 1 {
+			if b.Prior != prior(b.Scenario) || b.Shots != 0 || b.Keeps != 1 || b.Twitchy {
 				t.Errorf("got %+v", b)
 			}
 		}
