@@ -106,7 +106,7 @@ func (w *Worker) Withdraw(ctx context.Context, organisation string, r muster.Rem
 		return w.commit(ctx, func(Tx) error {
 			var changed []muster.Source
 			for _, source := range sources {
-				if h := w.evidence[source]; h != nil && h.ev.Withdraw(number, r.At.Unix()) {
+				if h := w.evidence.get(source); h != nil && h.ev.Withdraw(number, r.At.Unix()) {
 					w.of(source)
 					changed = append(changed, source)
 				}
@@ -145,7 +145,7 @@ type Standing struct {
 func (w *Worker) Explain(ctx context.Context, source muster.Source) (s Standing, err error) {
 	source = SubjectOf(source)
 	err = w.do(ctx, func(context.Context) error {
-		h := w.evidence[source]
+		h := w.evidence.get(source)
 		f := w.facts(source, h)
 		s.Canary = f.Canary
 		if h == nil {

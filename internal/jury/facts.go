@@ -76,8 +76,8 @@ func (w *Worker) SetTruth(ctx context.Context, t Truth) error {
 		for r := range w.ranges {
 			w.touched[r] = true // an address inside may be of it now
 		}
-		for source, h := range w.evidence {
-			if w.isOutdated(source, h) {
+		for h := range w.evidence.all() {
+			if source := h.source(); w.isOutdated(source, h) {
 				w.again = append(w.again, source)
 			}
 		}
@@ -100,7 +100,7 @@ func (w *Worker) isOutdated(source muster.Source, h *held) bool {
 // nobody has heard.
 func (w *Worker) orderNew() {
 	for source := range w.truth.Listed {
-		if w.evidence[source] == nil && w.isNewOrder(source) {
+		if w.evidence.get(source) == nil && w.isNewOrder(source) {
 			w.again = append(w.again, source)
 		}
 	}
@@ -251,7 +251,7 @@ func (w *Worker) wouldList(h *held, f crowd.Facts, at int64) bool {
 func (w *Worker) Named(ctx context.Context, addr netip.Addr, name string) error {
 	source := SubjectOf(muster.SourceFromAddr(addr))
 	return w.do(ctx, func(ctx context.Context) error {
-		if w.evidence[source] == nil {
+		if w.evidence.get(source) == nil {
 			return nil // it has been forgotten meanwhile
 		}
 		return w.commit(ctx, func(Tx) error {

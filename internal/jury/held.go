@@ -3,6 +3,7 @@ package jury
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 
 	"muster"
@@ -12,13 +13,26 @@ import (
 // held is what is kept about one source.
 type held struct {
 	ev      crowd.Evidence
-	due     int64 // for when it stands in the wheel, 0 = nowhere
-	heard   int64 // since the last judgement: as of when to judge, 0 = not
+	rare    *rare  // nil for most
+	due     uint32 // for when it stands in the wheel, Unix seconds, 0 = nowhere
+	heard   uint32 // since the last judgement: as of when to judge, Unix seconds, 0 = not
 	asn     uint32
-	known   known // when it was judged last
-	changed bool  // since the last commit
-	rare    *rare // nil for most
+	slot    uint32 // among the sources
+	key     key    // of the source
+	known   known  // when it was judged last
+	changed bool   // since the last commit
 }
+
+func (h *held) source() muster.Source {
+	s, err := muster.SourceFromBinary(h.key[:])
+	if err != nil {
+		panic(err) // only keyOf makes keys
+	}
+	return s
+}
+
+// clock is the compact form of a time.
+func clock(at int64) uint32 { return uint32(min(max(at, 0), math.MaxUint32)) }
 
 // known is what was known about a source beside its evidence. It is kept so
 // that a source is judged again when that is otherwise, however that came about.
@@ -151,7 +165,7 @@ func (h *held) appendBinary(b []byte) []byte {
 
 // unmarshal reads what appendBinary wrote, and evidence alone.
 func (h *held) unmarshal(data []byte) error {
-	*h = held{}
+	h.known, h.asn, h.rare = 0, 0, nil
 	if len(data) < 2 || data[0] != besideVersion {
 		return h.ev.UnmarshalBinary(data)
 	}

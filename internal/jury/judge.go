@@ -45,8 +45,7 @@ func (w *Worker) fold(s *muster.Signal) {
 			rec.LastHeard = last // what is not stored must not be known: a restart would judge otherwise
 		}
 	}
-	source := SubjectOf(s.Source)
-	h := w.of(source)
+	h := w.of(SubjectOf(s.Source))
 	if s.SourceASN != 0 {
 		h.asn = s.SourceASN
 	}
@@ -56,21 +55,20 @@ func (w *Worker) fold(s *muster.Signal) {
 	}
 	w.table.Fold(&h.ev, r)
 	if h.heard == 0 {
-		w.heard = append(w.heard, source)
+		w.heard = append(w.heard, h)
 	}
-	h.heard = max(h.heard, s.Received.Unix())
+	h.heard = max(h.heard, clock(s.Received.Unix()))
 }
 
 // of returns the evidence on a source, to be changed.
 func (w *Worker) of(source muster.Source) *held {
-	h := w.evidence[source]
+	h := w.evidence.get(source)
 	if h == nil {
-		h = &held{}
-		w.evidence[source] = h
+		h = w.evidence.add(source)
 	}
 	if !h.changed {
 		h.changed = true
-		w.change.sources = append(w.change.sources, source)
+		w.change.evidence = append(w.change.evidence, h)
 	}
 	return h
 }
@@ -79,11 +77,10 @@ func (w *Worker) of(source muster.Source) *held {
 func (w *Worker) judgeHeard() {
 	var out crowd.Outcome
 	var events []sourced
-	for _, source := range w.heard {
-		h := w.evidence[source]
-		at := h.heard
+	for _, h := range w.heard {
+		at := int64(h.heard)
 		h.heard = 0
-		events = w.judge(source, h, max(at, w.tick), &out, events)
+		events = w.judge(h.source(), h, max(at, w.tick), &out, events)
 	}
 	w.heard = w.heard[:0]
 	w.apply(events)
@@ -102,7 +99,7 @@ func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outco
 		h.rare.name.name, h.rare.name.until = "", 0
 	}
 	if w.waits(source, h, at) {
-		w.schedule(source, h)
+		w.schedule(h)
 		return events
 	}
 	out.Reset()
@@ -122,7 +119,7 @@ func (w *Worker) judge(source muster.Source, h *held, at int64, out *crowd.Outco
 	for _, e := range out.Events {
 		events = append(events, sourced{e, source})
 	}
-	w.schedule(source, h)
+	w.schedule(h)
 	return events
 }
 
@@ -177,18 +174,18 @@ func (w *Worker) tell(v muster.Verdict) {
 }
 
 // schedule puts a source into the wheel for when it must be judged again.
-func (w *Worker) schedule(source muster.Source, h *held) {
+func (w *Worker) schedule(h *held) {
 	due := w.due(h)
 	if due == 0 {
 		h.due = 0
 		return
 	}
-	if h.due != 0 && h.due <= due && h.due > w.tick {
+	if was := int64(h.due); was != 0 && was <= due && was > w.tick {
 		return // it is looked at before that, and put there again
 	}
-	h.due = due
+	h.due = clock(due)
 	tick := max(w.tick+tickSeconds, (due+tickSeconds-1)/tickSeconds*tickSeconds)
-	w.wheel[tick] = append(w.wheel[tick], source)
+	w.wheel[tick] = append(w.wheel[tick], h.slot)
 }
 
 // apply moves the trust in machines by what judgements found out, in an order
@@ -268,20 +265,21 @@ func (w *Worker) pending(at int64) bool {
 // doTick judges what is due, rates machines anew at the end of an epoch or when
 // one was caught, and judges again what stood on the word of those that fell.
 func (w *Worker) doTick() {
-	due := w.wheel[w.tick]
+	slots := w.wheel[w.tick]
 	delete(w.wheel, w.tick)
-	due = slices.DeleteFunc(due, func(s muster.Source) bool {
-		h := w.evidence[s]
-		if h == nil {
-			return true
+	due := make([]muster.Source, 0, len(slots))
+	for _, slot := range slots {
+		h := w.evidence.at(slot)
+		if h.key == (key{}) || int64(h.due) > w.tick {
+			continue // it stood here in vain: it was dropped, or stands elsewhere
 		}
 		h.due = 0
-		if due := w.due(h); due == 0 || due > w.tick {
-			w.schedule(s, h)
-			return true
+		if at := w.due(h); at == 0 || at > w.tick {
+			w.schedule(h)
+			continue
 		}
-		return false
-	})
+		due = append(due, h.source())
+	}
 	w.rejudge(due, w.tick)
 	// Who was caught is rated at once: only a new table tells which of those who
 	// are held lied, and who sits beside them.
@@ -315,10 +313,10 @@ func (w *Worker) judgeFallen() {
 // spokenOf returns the sources on which a picked voice was heard.
 func (w *Worker) spokenOf(pick func(machine, organisation uint32) bool) []muster.Source {
 	var sources []muster.Source
-	for source, h := range w.evidence {
+	for h := range w.evidence.all() {
 		h.ev.Machines(func(machine, organisation uint32) bool {
 			if pick(machine, organisation) {
-				sources = append(sources, source)
+				sources = append(sources, h.source())
 				return false
 			}
 			return true
@@ -335,7 +333,7 @@ func (w *Worker) rejudge(sources []muster.Source, at int64) {
 	var out crowd.Outcome
 	var events []sourced
 	for _, source := range sources {
-		if w.evidence[source] == nil && !w.isNewOrder(source) {
+		if w.evidence.get(source) == nil && !w.isNewOrder(source) {
 			continue
 		}
 		h := w.of(source)
@@ -343,7 +341,7 @@ func (w *Worker) rejudge(sources []muster.Source, at int64) {
 		if h.order().since != 0 || !w.table.Stale(&h.ev, at) {
 			continue
 		}
-		delete(w.evidence, source)
+		w.evidence.drop(h)
 		w.change.gone = append(w.change.gone, source)
 		if w.isNewOrder(source) { // what was known of it stood against that
 			events = w.judge(source, w.of(source), at, &out, events)

@@ -133,9 +133,12 @@ type command struct {
 	done chan error
 }
 
-// entriesPerCommit bounds one transaction; records hold a few to a few hundred
-// signals each.
-const entriesPerCommit = 2048
+// What bounds one transaction, which is in memory as a whole, several times over:
+// records hold from a few signals to some thousand each.
+const (
+	entriesPerCommit = 2048
+	bytesPerCommit   = 16 << 20
+)
 
 // New returns a Worker; Run makes it work.
 func New(cfg Config) *Worker {
@@ -274,27 +277,58 @@ func (w *Worker) retry(ctx context.Context, f func() error) error {
 // batch is what one look at the log returned.
 type batch struct {
 	entries  []muster.Entry
-	position uint64 // of the reader behind it
+	position uint64 // up to which nothing comes any more
 }
 
-// follow fetches ahead of the consumer by one batch.
+// follow fetches ahead of the consumer by one batch. Records are asked for in
+// such numbers as make about one, going by the size of those before.
 func (w *Worker) follow(ctx context.Context, from [muster.Partitions]uint64, out chan<- batch) error {
 	r, err := w.cfg.Open(ctx, from)
 	if err != nil {
 		return fmt.Errorf("opening the signal log: %w", err)
 	}
 	defer r.Close()
+	limit, before := muster.Partitions, r.Position()
 	for {
-		entries, err := r.Next(ctx, entriesPerCommit)
+		entries, err := r.Next(ctx, limit)
 		if err != nil {
 			return fmt.Errorf("reading the signal log: %w", err)
 		}
-		select {
-		case out <- batch{entries, r.Position()}:
-		case <-ctx.Done():
-			return ctx.Err()
+		limit = limitAfter(entries)
+		for len(entries) > 0 {
+			n := boundary(entries)
+			b := batch{entries[:n], before}
+			if entries = entries[n:]; len(entries) == 0 {
+				before = r.Position()
+				b.position = before
+			}
+			select {
+			case out <- b:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 	}
+}
+
+// limitAfter returns how many records like these one transaction takes.
+func limitAfter(entries []muster.Entry) int {
+	size := 1
+	for i := range entries {
+		size += len(entries[i].Data)
+	}
+	return min(max(bytesPerCommit*len(entries)/size, 1), entriesPerCommit)
+}
+
+// boundary returns how many of the records are for one transaction: at least one.
+func boundary(entries []muster.Entry) int {
+	size := 0
+	for i := range entries {
+		if size += len(entries[i].Data); i > 0 && size > bytesPerCommit {
+			return i
+		}
+	}
+	return len(entries)
 }
 
 // records are the signals of a batch, record by record.

@@ -49,7 +49,7 @@ func (w *Worker) members(r muster.Source, yield func(muster.Source, *held)) {
 		raw[place] = byte(i)
 		addr, _ := netip.AddrFromSlice(raw) // of the length that it had
 		s := muster.SourceFromPrefix(netip.PrefixFrom(addr, bits))
-		if h := w.evidence[s]; h != nil {
+		if h := w.evidence.get(s); h != nil {
 			yield(s, h)
 		}
 	}
@@ -110,7 +110,7 @@ func (w *Worker) judgeRange(r muster.Source) {
 	// What is reported about the range itself is judged by its own evidence. That
 	// somebody good is inside is asked last, because it takes longest to find out.
 	rule := w.cfg.Parameters.Range
-	is := w.evidence[r] == nil && rule.ConvictRange(r.Addr().Is6(), false, members) &&
+	is := w.evidence.get(r) == nil && rule.ConvictRange(r.Addr().Is6(), false, members) &&
 		rule.ConvictRange(r.Addr().Is6(), w.goodInside(r), members)
 	const granularity = 60 * 60 // as of listings: their ends are told when they move by an hour
 	switch {
@@ -126,7 +126,7 @@ func (w *Worker) judgeRange(r muster.Source) {
 		w.ranges[r] = before
 	}
 	w.change.timed = true
-	if h := w.evidence[r]; h != nil && h.order().since != 0 {
+	if h := w.evidence.get(r); h != nil && h.order().since != 0 {
 		return // it stays listed, at an operator's word
 	}
 	name := w.numbers[scenarios].name(uint32(scenario))

@@ -331,8 +331,8 @@ func memoryOf(w *Worker) memory {
 		Evidence: map[string]string{}, Records: w.records, Rated: w.rated.records, Behaviours: w.behaviours, RatedThen: w.rated.behaviours,
 		Tick: w.tick, Epoch: w.epoch, Held: append([]uint32{}, w.rated.held...), Fallen: append([]uint32{}, w.fallen...),
 	}
-	for source, h := range w.evidence {
-		m.Evidence[source.String()] = fmt.Sprintf("%x", h.appendBinary(nil))
+	for h := range w.evidence.all() {
+		m.Evidence[h.source().String()] = fmt.Sprintf("%x", h.appendBinary(nil))
 	}
 	for kind := range w.numbers {
 		m.Names[kind] = w.numbers[kind].names

@@ -17,8 +17,8 @@ import (
 // state is what the worker knows. It runs ahead of the ledger while a
 // transaction is under way; when that fails, it is loaded anew.
 type state struct {
-	evidence map[muster.Source]*held
-	wheel    map[int64][]muster.Source // what is to be judged at which tick; a source may stand there in vain
+	evidence sources
+	wheel    map[int64][]uint32 // slots of what is to be judged at which tick; one may stand there in vain
 
 	numbers       [3]numbers // by kind, see below
 	records       []crowd.Record
@@ -31,7 +31,7 @@ type state struct {
 
 	loaded bool            // all of it
 	again  []muster.Source // what the machines and the truth of today judge otherwise than what was loaded
-	heard  []muster.Source // since the last judgement
+	heard  []*held         // since the last judgement
 	fallen []uint32        // machines whose word lost its weight since the last tick
 	moved  map[uint32]bool // machines whose records changed since they were rated
 
@@ -52,7 +52,7 @@ type rating struct {
 
 // change is what the transaction under way has to write.
 type change struct {
-	sources    []muster.Source
+	evidence   []*held // one that was dropped and used again stands here twice
 	gone       []muster.Source
 	verdicts   [][]muster.Verdict // first those told first on each source and list, then those told second, …
 	told       map[told]int       // how often
@@ -141,7 +141,7 @@ func (w *Worker) grow(kind int, name string) {
 
 func (w *Worker) reset() {
 	w.state = state{
-		evidence: map[muster.Source]*held{}, wheel: map[int64][]muster.Source{}, moved: map[uint32]bool{},
+		wheel: map[int64][]uint32{}, moved: map[uint32]bool{},
 		ranges: map[muster.Source]convicted{}, touched: map[muster.Source]bool{},
 	}
 	for kind := range w.numbers {
@@ -154,7 +154,7 @@ func (w *Worker) reset() {
 
 func (c *change) clear() {
 	*c = change{
-		sources: c.sources[:0], gone: c.gone[:0], numbers: c.numbers[:0], events: c.events[:0],
+		evidence: c.evidence[:0], gone: c.gone[:0], numbers: c.numbers[:0], events: c.events[:0],
 		told: map[told]int{}, trust: map[uint32]int64{}, behaviours: map[uint16]struct{}{},
 	}
 }
@@ -195,23 +195,22 @@ func (w *Worker) read(ctx context.Context) (err error) {
 		return err
 	}
 	err = w.cfg.Ledger.EachEvidence(ctx, func(row muster.EvidenceRow) error {
-		h := &held{}
+		h := w.evidence.add(row.Source)
 		if err := h.unmarshal(row.Data); err != nil {
 			return fmt.Errorf("%s: %w", row.Source, err)
 		}
-		w.evidence[row.Source] = h
 		gone := h.ev.Forget(func(machine, organisation uint32) bool { return !w.isMember(machine, organisation) })
 		if gone || w.isOutdated(row.Source, h) {
 			w.again = append(w.again, row.Source)
 		}
-		w.schedule(row.Source, h)
+		w.schedule(h)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("reading the evidence: %w", err)
 	}
 	w.orderNew()
-	w.sources.Set(float64(len(w.evidence)))
+	w.sources.Set(float64(w.evidence.count))
 	w.loaded = true
 	return nil
 }
@@ -434,7 +433,7 @@ func (w *Worker) commit(ctx context.Context, fn func(Tx) error) error {
 	}
 	w.stored = w.epoch
 	w.change.clear()
-	w.sources.Set(float64(len(w.evidence)))
+	w.sources.Set(float64(w.evidence.count))
 	w.machines.Set(float64(len(w.records) - 1))
 	if verdicts > 0 {
 		w.verdicts.Add(float64(verdicts))
@@ -446,6 +445,8 @@ func (w *Worker) commit(ctx context.Context, fn func(Tx) error) error {
 // maxArena bounds what is kept of the memory that evidence is written from.
 const maxArena = 16 << 20
 
+// write writes what changed, rows by their source: a ledger that is sorted by it
+// then goes through its pages once.
 func (w *Worker) write(tx Tx) error {
 	c := &w.change
 	if err := tx.PutNumbers(c.numbers); err != nil {
@@ -462,6 +463,7 @@ func (w *Worker) write(tx Tx) error {
 		for i := range verdicts {
 			verdicts[i].Changed = changed
 		}
+		slices.SortFunc(verdicts, func(a, b muster.Verdict) int { return a.Source.Compare(b.Source) })
 		if err := tx.PutVerdicts(verdicts); err != nil {
 			return err
 		}
@@ -470,14 +472,14 @@ func (w *Worker) write(tx Tx) error {
 }
 
 func (w *Worker) writeEvidence(tx Tx) error {
-	rows := make([]muster.EvidenceRow, 0, len(w.change.sources))
+	rows := make([]muster.EvidenceRow, 0, len(w.change.evidence))
 	arena := w.arena[:0]
-	for _, source := range w.change.sources {
-		h := w.evidence[source]
-		if h == nil || !h.changed {
+	for _, h := range w.change.evidence {
+		if !h.changed {
 			continue // it went again, or has been written
 		}
 		h.changed = false
+		source := h.source()
 		start := len(arena)
 		arena = h.appendBinary(arena)
 		rows = append(rows, muster.EvidenceRow{
@@ -488,12 +490,13 @@ func (w *Worker) writeEvidence(tx Tx) error {
 	if cap(arena) <= maxArena {
 		w.arena = arena
 	}
+	slices.SortFunc(rows, func(a, b muster.EvidenceRow) int { return a.Source.Compare(b.Source) })
 	if err := tx.PutEvidence(rows); err != nil {
 		return err
 	}
 	byPartition := map[uint8][]muster.Source{}
 	for _, source := range w.change.gone {
-		if w.evidence[source] != nil {
+		if w.evidence.get(source) != nil {
 			continue // it came again
 		}
 		p := w.cfg.Partition(source)

@@ -500,8 +500,8 @@ func TestEvidenceThatIsStaleIsForgotten(t *testing.T) {
 			t.Errorf("%d alerts are left, want all 9: they are their owners'", n)
 		}
 		r.stop() // orders what follows after the worker
-		if len(r.evidence) != 2 || testutil.ToFloat64(r.sources) != 2 {
-			t.Errorf("memory holds evidence on %d sources", len(r.evidence))
+		if r.evidence.count != 2 || testutil.ToFloat64(r.sources) != 2 {
+			t.Errorf("memory holds evidence on %d sources", r.evidence.count)
 		}
 	})
 }
