@@ -106,9 +106,8 @@ type Network interface {
 // Machines tells about machines, from memory unless it says otherwise.
 type Machines interface {
 	Machine(id string) (muster.Machine, bool)
-	// Members returns the ids of an organisation's active machines, only those with
-	// the tag unless it is empty. It may ask the database.
-	Members(ctx context.Context, organisation, tag string) ([]string, error)
+	// EachMachine calls fn with all machines, from the database, until it fails.
+	EachMachine(ctx context.Context, fn func(muster.Machine) error) error
 	// Plan returns an organisation's plan; it may ask the database.
 	Plan(ctx context.Context, organisation string) (muster.Plan, error)
 }
@@ -173,6 +172,7 @@ type Service struct {
 	slots      sync.Map      // slotKey to *slot
 	made       atomic.Pointer[links]
 	feeding    sync.Mutex // one fetch at a time
+	readers    readers
 	statistics statistics
 
 	withheld *prometheus.CounterVec
@@ -232,7 +232,8 @@ func New(cfg Config) *Service {
 // keyName is the secret that links are signed with.
 const keyName = "blocklist-links"
 
-// Load reads lists, subscriptions and the key that links are signed with.
+// Load reads lists, subscriptions, machines and the key that links are signed
+// with.
 func (s *Service) Load(ctx context.Context) error {
 	fresh := make([]byte, 32)
 	if _, err := rand.Read(fresh); err != nil {
@@ -241,6 +242,9 @@ func (s *Service) Load(ctx context.Context) error {
 	var err error
 	if s.key, err = s.cfg.Store.EnsureSecret(ctx, keyName, fresh); err != nil {
 		return fmt.Errorf("reading the key of blocklists' links: %w", err)
+	}
+	if err := s.loadReaders(ctx); err != nil {
+		return fmt.Errorf("reading who reads blocklists: %w", err)
 	}
 	return s.Refresh(ctx, "")
 }

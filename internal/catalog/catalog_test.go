@@ -42,6 +42,7 @@ func TestLists(t *testing.T) {
 		{muster.Blocklist{Name: "", Kind: muster.CustomList}, muster.Invalid, "lower-case letters"},
 		{muster.Blocklist{Name: "community", Kind: muster.CustomList}, muster.Invalid, "kept for lists"},
 		{muster.Blocklist{Name: "muster-x", Kind: muster.CustomList}, muster.Invalid, "kept for lists"},
+		{muster.Blocklist{Name: "mine-ranges", Kind: muster.CustomList}, muster.Invalid, "ends in -ranges"},
 		{muster.Blocklist{Name: "a", Kind: "x"}, muster.Invalid, "kind: expected"},
 		{muster.Blocklist{Name: "a", Kind: muster.CustomList, Remedy: "x"}, muster.Invalid, "remedy: expected"},
 		{muster.Blocklist{Name: "a", Kind: muster.CustomList, Lifetime: time.Hour}, muster.Invalid, "lifetime: expected"},
@@ -272,7 +273,7 @@ func TestLinks(t *testing.T) {
 	named := func(machine, organisation string, tags ...string) string {
 		var all []string
 		for _, l := range r.Links(machine, organisation, tags) {
-			if l.Scope != "ip" || l.Duration != Lifetime {
+			if (l.Scope == "range") != strings.HasSuffix(l.Name, "-ranges") || l.Duration != Lifetime {
 				t.Errorf("%+v", l)
 			}
 			all = append(all, l.Name+" "+l.Remediation)
@@ -280,8 +281,8 @@ func TestLinks(t *testing.T) {
 		return strings.Join(all, ", ")
 	}
 	for _, c := range []struct{ got, want string }{
-		{named("m1", "o1", "web", "eu"), "b captcha, a ban"}, // the hardest last
-		{named("m1", "o1", "web"), "a ban, b ban"},
+		{named("m1", "o1", "web", "eu"), "b captcha, a ban, a-ranges ban"}, // the hardest last
+		{named("m1", "o1", "web"), "a ban, a-ranges ban, b ban"},
 		{named("m2", "o1"), "b ban"},
 		{named("m1", "o2", "eu"), ""},
 		{named("m1", ""), ""},
@@ -293,6 +294,9 @@ func TestLinks(t *testing.T) {
 	r.allow("o1", "11.0.0.0/24")
 	if got := named("m2", "o1"); got != "" {
 		t.Errorf("a list that is allowed as a whole: %q", got)
+	}
+	if got := named("m1", "o1"); got != "a-ranges ban" {
+		t.Errorf("a list whose addresses are allowed: %q", got)
 	}
 }
 
@@ -306,7 +310,10 @@ func TestServeLink(t *testing.T) {
 	if !strings.HasPrefix(url, "https://muster.example.org/x/lists/"+l.ID+"?") {
 		t.Fatal(url)
 	}
-	const body = "11.0.0.1\n11.0.0.2\n11.0.1.0/24\n2a00::1\n"
+	if status, got := get(t, r.Service, r.Links("m1", "o1", nil)[1].URL, nil); status != http.StatusOK || got != "11.0.1.0/24\n" {
+		t.Errorf("the ranges: %d %q", status, got)
+	}
+	const body = "11.0.0.1\n11.0.0.2\n2a00::1\n"
 	w := serve(r.Service, http.MethodGet, url, nil)
 	if w.Code != http.StatusOK || w.Body.String() != body || w.Header().Get("Content-Length") != fmt.Sprint(len(body)) || w.Header().Get("Content-Encoding") != "" {
 		t.Errorf("%d %v %q", w.Code, w.Header(), w.Body)
@@ -353,6 +360,7 @@ func TestServeLink(t *testing.T) {
 	}{
 		"another list":         {strings.Replace(url, l.ID, "muster-ssh", 1), 403},
 		"another organisation": {strings.Replace(url, "organisation=o1", "organisation=o2", 1), 403},
+		"another scope":        {strings.Replace(url, "scope=ip", "scope=range", 1), 403},
 		"another end":          {strings.Replace(url, "end=1", "end=2", 1), 403},
 		"no signature":         {url[:strings.Index(url, "&signature")], 403},
 	} {

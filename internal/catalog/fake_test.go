@@ -353,14 +353,13 @@ func (m *machines) Machine(id string) (muster.Machine, bool) {
 	return known, ok
 }
 
-func (m *machines) Members(_ context.Context, organisation, tag string) (ids []string, err error) {
-	for id, known := range m.known {
-		if known.Organisation == organisation && known.State == muster.Active && (tag == "" || slices.Contains(known.Tags, tag)) {
-			ids = append(ids, id)
+func (m *machines) EachMachine(_ context.Context, fn func(muster.Machine) error) error {
+	for _, known := range m.known {
+		if err := fn(known); err != nil {
+			return err
 		}
 	}
-	slices.Sort(ids)
-	return ids, nil
+	return nil
 }
 
 func (m *machines) Plan(_ context.Context, organisation string) (muster.Plan, error) {
@@ -374,6 +373,7 @@ type rig struct {
 	network  *network
 	machines *machines
 	orders   []string // "machine kind name", as issued
+	refuse   error    // of orders
 	answers  []func(feed.Request) (feed.Answer, error)
 	requests []feed.Request
 
@@ -458,6 +458,9 @@ func (r *rig) deny(list string) {
 }
 
 func (r *rig) Issue(_ context.Context, o muster.Order) (muster.Order, error) {
+	if r.refuse != nil {
+		return o, r.refuse
+	}
 	r.orders = append(r.orders, fmt.Sprintf("%s %s %s", o.Machine, o.Kind, o.Message))
 	return o, nil
 }
@@ -514,6 +517,9 @@ func (r *rig) keep(t testing.TB, name, entries string) muster.Blocklist {
 
 func (r *rig) machine(id, organisation string, tags ...string) {
 	r.machines.known[id] = muster.Machine{ID: id, State: muster.Active, Organisation: organisation, Tags: tags}
+	r.readers.mu.Lock()
+	defer r.readers.mu.Unlock()
+	r.readers.put(id, reader{organisation, tags})
 }
 
 func (r *rig) subscribe(t testing.TB, list string, kind muster.SubscriberKind, id, organisation string) {

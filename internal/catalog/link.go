@@ -22,6 +22,22 @@ import (
 // Path begins the path of links, behind that of the public URL.
 const Path = "/lists/"
 
+// Scopes of links. Under "ip" an engine holds ranges as well and answers bouncers
+// that ask about an address within; but many of those that fetch everything go by
+// the scope and drop a range that is called an address. So ranges have a link of
+// their own.
+const (
+	scopeIP    = "ip"
+	scopeRange = "range"
+)
+
+// RangesSuffix ends the name under which engines know the ranges of a list: they
+// keep by name when they read a list last. No list's own name ends in it.
+const RangesSuffix = "-ranges"
+
+// namesOf are those under which engines know a list.
+func namesOf(list string) []string { return []string{list, list + RangesSuffix} }
+
 // linkStep rounds the ends of links: within an hour a reader gets the same ones,
 // good for one to two hours. Engines fetch them within seconds.
 const linkStep = time.Hour
@@ -37,9 +53,7 @@ func (s *Service) Links(machine, organisation string, tags []string) []wire.Bloc
 	}
 	links := make([]wire.BlocklistLink, 0, len(subscriptions))
 	for _, sub := range subscriptions {
-		if link, ok := s.link(context.Background(), sub); ok {
-			links = append(links, link)
-		}
+		links = s.appendLinks(context.Background(), links, sub)
 	}
 	slices.SortFunc(links, func(a, b wire.BlocklistLink) int {
 		return cmp.Or(cmp.Compare(hardness(a.Remediation), hardness(b.Remediation)), cmp.Compare(a.Name, b.Name))
@@ -54,69 +68,76 @@ func hardness(remedy string) int {
 	return 0
 }
 
-// link makes the link of a subscription, unless the list has nothing for it.
-func (s *Service) link(ctx context.Context, sub muster.Subscription) (wire.BlocklistLink, bool) {
+// appendLinks adds the links of a subscription: one to the addresses that the list
+// has for it and one to the ranges.
+func (s *Service) appendLinks(ctx context.Context, links []wire.BlocklistLink, sub muster.Subscription) []wire.BlocklistLink {
 	organisation := sub.Subscriber.Organisation
 	known, err := s.listFor(sub.Blocklist, organisation)
 	if err != nil || known.ID == muster.CommunityList {
-		return wire.BlocklistLink{}, false
+		return links
 	}
 	l := subscribed(known, sub.Remedy)
 	r, err := s.read(ctx, known, organisation)
 	if err != nil {
 		s.log.Warn("a blocklist is missing from a pull: it could not be read", "list", l.Name, "error", err)
-		return wire.BlocklistLink{}, false
-	}
-	if len(r.entries) == 0 {
-		return wire.BlocklistLink{}, false
+		return links
 	}
 	now := s.cfg.Now()
-	return wire.BlocklistLink{
-		Name: l.Name, Remediation: string(l.Remedy), Scope: "ip", Duration: r.lasts(l.Lifetime, now), URL: s.url(l.ID, organisation, now),
-	}, true
+	link := wire.BlocklistLink{Name: l.Name, Remediation: string(l.Remedy), Scope: scopeIP, Duration: r.lasts(l.Lifetime, now)}
+	if len(r.entries) > r.ranges {
+		link.URL = s.url(linkKey{l.ID, organisation, scopeIP}, now)
+		links = append(links, link)
+	}
+	if r.ranges > 0 {
+		link.Name, link.Scope, link.URL = l.Name+RangesSuffix, scopeRange, s.url(linkKey{l.ID, organisation, scopeRange}, now)
+		links = append(links, link)
+	}
+	return links
 }
 
-// links is the URLs that were made of one hour, by slotKey.
+// linkKey is what a link leads to.
+type linkKey struct{ list, organisation, scope string }
+
+// links is the URLs that were made of one hour, by linkKey.
 type links struct {
 	end int64
 	sync.Map
 }
 
-// url returns the link to a list for an organisation.
-func (s *Service) url(list, organisation string, now time.Time) string {
+// url returns the link to a list's addresses or ranges for an organisation.
+func (s *Service) url(to linkKey, now time.Time) string {
 	end := now.Truncate(linkStep).Add(2 * linkStep).Unix()
 	made := s.made.Load()
 	if made == nil || made.end != end {
 		made = &links{end: end}
 		s.made.Store(made)
 	}
-	key := slotKey{list, organisation}
-	if known, ok := made.Load(key); ok {
+	if known, ok := made.Load(to); ok {
 		return known.(string)
 	}
-	text := fmt.Sprintf("%s%s%s?%s", s.cfg.PublicURL, strings.TrimPrefix(Path, "/"), url.PathEscape(list), url.Values{
-		"organisation": {organisation}, "end": {strconv.FormatInt(end, 10)}, "signature": {s.sign(list, organisation, end)},
+	text := fmt.Sprintf("%s%s%s?%s", s.cfg.PublicURL, strings.TrimPrefix(Path, "/"), url.PathEscape(to.list), url.Values{
+		"organisation": {to.organisation}, "scope": {to.scope}, "end": {strconv.FormatInt(end, 10)}, "signature": {s.sign(to, end)},
 	}.Encode())
-	made.Store(key, text)
+	made.Store(to, text)
 	return text
 }
 
-// sign binds a link to a list, the organisation that reads it and its end.
-func (s *Service) sign(list, organisation string, end int64) string {
+// sign binds a link to what it leads to and to its end.
+func (s *Service) sign(to linkKey, end int64) string {
 	mac := hmac.New(sha256.New, s.key)
-	fmt.Fprintf(mac, "%q %q %d", list, organisation, end) // never fails
+	fmt.Fprintf(mac, "%q %q %q %d", to.list, to.organisation, to.scope, end) // never fails
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// checkLink returns the list of a link and the organisation that it is for.
-func (s *Service) checkLink(r *http.Request) (list, organisation string, ok bool) {
+// checkLink returns what a link leads to.
+func (s *Service) checkLink(r *http.Request) (to linkKey, ok bool) {
 	q := r.URL.Query()
-	list, organisation = r.PathValue("id"), q.Get("organisation")
+	to = linkKey{r.PathValue("id"), q.Get("organisation"), q.Get("scope")}
 	end, err := strconv.ParseInt(q.Get("end"), 10, 64)
-	if err != nil || !hmac.Equal([]byte(q.Get("signature")), []byte(s.sign(list, organisation, end))) {
-		return "", "", false
+	if err != nil || !hmac.Equal([]byte(q.Get("signature")), []byte(s.sign(to, end))) {
+		return linkKey{}, false
 	}
-	return list, organisation, s.cfg.Now().Unix() < end
+	return to, s.cfg.Now().Unix() < end
 }
 
 // lateness is how much earlier than it says a reader may have read a list: its
@@ -138,24 +159,25 @@ func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) {
 		answer(http.StatusMethodNotAllowed, "method", "error: expected GET or HEAD")
 		return
 	}
-	id, organisation, ok := s.checkLink(r)
+	to, ok := s.checkLink(r)
 	if !ok {
 		answer(http.StatusForbidden, "refused", "error: this link is not valid, or no longer: the next pull brings another")
 		return
 	}
-	l, err := s.listFor(id, organisation)
+	l, err := s.listFor(to.list, to.organisation)
 	if err != nil {
 		answer(http.StatusNotFound, "gone", "error: there is no such list")
 		return
 	}
-	list, err := s.read(r.Context(), l, organisation)
+	list, err := s.read(r.Context(), l, to.organisation)
 	if err != nil {
 		s.log.Warn("a blocklist could not be served", "list", l.Name, "error", err)
 		w.Header().Set("Retry-After", "60")
 		answer(http.StatusServiceUnavailable, "unavailable", "error: the list cannot be read now")
 		return
 	}
-	if len(list.entries) == 0 {
+	body, zipped := list.bodies(to.scope)
+	if len(body) == 0 {
 		answer(http.StatusNotFound, "empty", "error: nothing is on the list")
 		return
 	}
@@ -170,7 +192,6 @@ func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.served.WithLabelValues("list").Inc()
-	body, zipped := list.bodies()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	if len(zipped) > 0 && len(zipped) < len(body) && acceptsGzip(r) {
 		h.Set("Content-Encoding", "gzip")

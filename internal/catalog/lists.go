@@ -45,6 +45,9 @@ func (s *Service) Create(ctx context.Context, l muster.Blocklist, by By) (muster
 	if l.Name == muster.CommunityList || strings.HasPrefix(l.Name, Prefix) {
 		return l, muster.Errorf(muster.Invalid, "name: %q is kept for lists that Muster brings along: choose another", l.Name)
 	}
+	if strings.HasSuffix(l.Name, RangesSuffix) {
+		return l, muster.Errorf(muster.Invalid, "name: engines know the ranges of a list by a name that ends in %s: choose another", RangesSuffix)
+	}
 	if !l.Kind.Valid() {
 		return l, muster.Errorf(muster.Invalid, "kind: expected rule, custom or feed, got %q", clip(string(l.Kind)))
 	}

@@ -53,13 +53,17 @@ type readings struct {
 // reading is a membership without what a reader's allowlist covers.
 type reading struct {
 	entries []muster.ListEntry
+	ranges  int // how many of them are ranges
 	version uint64
 	updated time.Time
 	last    time.Time // when the last entry ends; zero = never
 
-	once        sync.Once
-	plain, gzip []byte
+	once                sync.Once
+	addresses, networks text
 }
+
+// text is what a link answers with, and its compressed form.
+type text struct{ plain, gzip []byte }
 
 // slow is how long a list that does not follow the network's version alone is
 // good for.
@@ -327,6 +331,11 @@ func (s *Service) read(ctx context.Context, l *muster.Blocklist, organisation st
 		r.entries = without(m.entries, allowed)
 	}
 	for i := range r.entries {
+		if r.entries[i].Source.IsRange() {
+			r.ranges++
+		}
+	}
+	for i := range r.entries {
 		until := r.entries[i].Until
 		if until.IsZero() {
 			r.last = until
@@ -367,31 +376,37 @@ func without(entries []muster.ListEntry, allowed *policy.Allowlist) []muster.Lis
 	return slices.DeleteFunc(slices.Clone(entries), covered)
 }
 
-// bodies returns the text that a link answers with, and its compressed form: a
-// value on each line, and nothing else, because engines reject a whole list for
-// a blank line.
-func (r *reading) bodies() (plain, zipped []byte) {
+// bodies returns what the link of a scope answers with: a value on each line, and
+// nothing else, because engines reject a whole list for a blank line.
+func (r *reading) bodies(scope string) (plain, zipped []byte) {
 	r.once.Do(func() {
-		r.plain = make([]byte, 0, 16*len(r.entries))
+		r.addresses.plain = make([]byte, 0, 16*(len(r.entries)-r.ranges))
 		for i := range r.entries {
 			if source := r.entries[i].Source; source.IsRange() {
-				r.plain = source.Prefix().AppendTo(r.plain)
+				r.networks.plain = append(source.Prefix().AppendTo(r.networks.plain), '\n')
 			} else {
-				r.plain = source.Addr().AppendTo(r.plain)
+				r.addresses.plain = append(source.Addr().AppendTo(r.addresses.plain), '\n')
 			}
-			r.plain = append(r.plain, '\n')
 		}
-		var b bytes.Buffer
-		w := gzip.NewWriter(&b)
-		_, err := w.Write(r.plain) // to memory
-		if err == nil {
-			err = w.Close()
-		}
-		if err == nil {
-			r.gzip = b.Bytes()
-		}
+		r.addresses.zip()
+		r.networks.zip()
 	})
-	return r.plain, r.gzip
+	if scope == scopeRange {
+		return r.networks.plain, r.networks.gzip
+	}
+	return r.addresses.plain, r.addresses.gzip
+}
+
+func (t *text) zip() {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := w.Write(t.plain) // to memory
+	if err == nil {
+		err = w.Close()
+	}
+	if err == nil {
+		t.gzip = b.Bytes()
+	}
 }
 
 // lasts returns for how long the last of the entries does, up to a lifetime:

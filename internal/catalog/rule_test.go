@@ -187,14 +187,14 @@ func TestNothingForbiddenLeaves(t *testing.T) {
 			}
 			linked := map[string]bool{}
 			for _, link := range r.Links("m1", "o1", nil) {
-				linked[link.Name] = true
+				linked[strings.TrimSuffix(link.Name, RangesSuffix)] = true
 				status, body := get(t, r.Service, link.URL, nil)
 				if status != http.StatusOK {
 					rt.Fatalf("%s: status %d", link.Name, status)
 				}
 				for line := range strings.Lines(body) {
 					s, err := muster.ParseSource(strings.TrimSuffix(line, "\n"))
-					if err != nil || s.String()+"\n" != line {
+					if err != nil || s.String()+"\n" != line || s.IsRange() != (link.Scope == "range") {
 						rt.Fatalf("%s: line %q: %v", link.Name, line, err)
 					}
 					check(link.Name, s)

@@ -213,7 +213,7 @@ func (s *Service) CountHits(report []byte) {
 		for _, window := range component.Metrics {
 			for _, item := range window.Items {
 				name, ok := strings.CutPrefix(item.Labels["origin"], originPrefix)
-				list := names[name]
+				list := names[strings.TrimSuffix(name, RangesSuffix)]
 				if !ok || list == "" || item.Name != "dropped" || !(item.Value > 0 && item.Value < 1e15) {
 					continue
 				}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -223,21 +224,14 @@ func (s *Service) enqueue(t task) {
 func (s *Service) tell(ctx context.Context, t task) {
 	by := t.subscriber
 	plan, err := s.cfg.Machines.Plan(ctx, by.Organisation)
-	if err == nil && !plan.Orders() {
-		return
-	}
-	machines := []string{by.ID}
-	if err == nil && by.Kind != muster.SubscriberMachine {
-		tag := ""
-		if by.Kind == muster.SubscriberTag {
-			tag = by.ID
-		}
-		machines, err = s.cfg.Machines.Members(ctx, by.Organisation, tag)
-	}
 	if err != nil {
 		s.log.Warn("machines could not be ordered to follow a change of subscriptions; they do with their next pull", "list", t.list.Name, "error", err)
 		return
 	}
+	if !plan.Orders() {
+		return
+	}
+	machines := s.readers.those(by)
 	if len(machines) > maxOrders {
 		s.log.Warn("not all machines are ordered to follow a change of subscriptions; the others do with their next pull", "list", t.list.Name, "machines", len(machines), "ordered", maxOrders)
 		machines = machines[:maxOrders]
@@ -264,23 +258,32 @@ func (s *Service) order(ctx context.Context, t task, machine string) error {
 		return nil // the one that is nearer to the machine has a task of its own
 	}
 	if !subscribes || t.again {
-		data, err := wire.BlocklistUnsubscribeData(t.list.Name)
+		for _, name := range namesOf(t.list.Name) {
+			data, err := wire.BlocklistUnsubscribeData(name)
+			if err != nil {
+				return fmt.Errorf("making an order: %w", err)
+			}
+			if err := s.issue(ctx, machine, muster.OrderBlocklistUnsubscribe, data, name); err != nil {
+				return err
+			}
+		}
+	}
+	if !subscribes {
+		return nil
+	}
+	for _, link := range s.appendLinks(ctx, nil, sub) {
+		data, err := wire.ForcePullBlocklistData(link)
 		if err != nil {
 			return fmt.Errorf("making an order: %w", err)
 		}
-		o := muster.Order{Machine: machine, Kind: muster.OrderBlocklistUnsubscribe, Data: data, Message: "blocklist " + t.list.Name}
-		if _, err := s.cfg.Orders.Issue(ctx, o); err != nil || !subscribes {
+		if err := s.issue(ctx, machine, muster.OrderForcePull, data, link.Name); err != nil {
 			return err
 		}
 	}
-	link, ok := s.link(ctx, sub)
-	if !ok {
-		return nil
-	}
-	data, err := wire.ForcePullBlocklistData(link)
-	if err != nil {
-		return fmt.Errorf("making an order: %w", err)
-	}
-	_, err = s.cfg.Orders.Issue(ctx, muster.Order{Machine: machine, Kind: muster.OrderForcePull, Data: data, Message: "blocklist " + t.list.Name})
+	return nil
+}
+
+func (s *Service) issue(ctx context.Context, machine string, kind muster.OrderKind, data json.RawMessage, name string) error {
+	_, err := s.cfg.Orders.Issue(ctx, muster.Order{Machine: machine, Kind: kind, Data: data, Message: "blocklist " + name})
 	return err
 }

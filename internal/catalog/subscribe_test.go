@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"muster"
 	"muster/internal/catalog/feed"
@@ -91,6 +92,9 @@ func TestOrdersFollowSubscriptions(t *testing.T) {
 	all := func(list string, kind string, machines ...string) (orders []string) {
 		for _, m := range machines {
 			orders = append(orders, m+" "+kind+" blocklist "+list)
+			if kind == drop {
+				orders = append(orders, m+" "+kind+" blocklist "+list+"-ranges")
+			}
 		}
 		return orders
 	}
@@ -138,6 +142,83 @@ func TestOrdersFollowSubscriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("deleted", all("mine", drop, "m2")...)
+	r.keep(t, "wide", "11.0.0.1 11.0.1.0/24")
+	r.subscribe(t, "wide", muster.SubscriberMachine, "m1", "")
+	want("with ranges", all("wide", pull, "m1")[0], all("wide-ranges", pull, "m1")[0])
+}
+
+func TestOrdersFollowMachines(t *testing.T) {
+	r := newRig(t)
+	r.machines.plans["o1"], r.machines.plans["o2"] = muster.Enterprise, muster.SecOps
+	r.machine("m1", "o1", "web", "eu")
+	r.machine("m2", "o1", "web")
+	for _, name := range []string{"ours", "webs", "eus", "theirs"} {
+		r.keep(t, name, "11.0.0.1")
+	}
+	r.subscribe(t, "ours", muster.SubscriberOrganisation, "o1", "")
+	r.subscribe(t, "webs", muster.SubscriberTag, "web", "o1")
+	r.subscribe(t, "eus", muster.SubscriberTag, "eu", "o1")
+	r.subscribe(t, "theirs", muster.SubscriberOrganisation, "o2", "")
+	r.subscribe(t, "webs", muster.SubscriberOrganisation, "o2", "")
+	r.carryOut(t)
+	become := func(state muster.MachineState, organisation string, tags ...string) {
+		r.machines.known["m1"] = muster.Machine{ID: "m1", State: state, Organisation: organisation, Tags: tags}
+	}
+	want := func(what string, want ...string) {
+		t.Helper()
+		for i, w := range want {
+			kind, list, _ := strings.Cut(w, " ")
+			want[i] = "m1 management/" + map[string]string{"drop": "blocklist_unsubscribe", "read": "force_pull"}[kind] + " blocklist " + list
+			if kind == "drop" {
+				want = append(want, want[i]+"-ranges")
+			}
+		}
+		if err := r.MachinesChanged(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.MachineChanged(t.Context(), "m1"); err != nil {
+			t.Fatal(err)
+		}
+		got := r.carryOut(t)
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	want("nothing changed")
+	become(muster.Active, "o1", "web")
+	r.refuse = errors.New("away")
+	if err := r.MachineChanged(t.Context(), "m1"); err == nil {
+		t.Error("expected that what could not be told is told")
+	}
+	r.refuse = nil
+	want("a tag lost, after a failure", "drop eus")
+	become(muster.Active, "o1", "eu")
+	want("another tag", "drop webs", "read eus")
+	become(muster.Active, "o2", "eu")
+	want("moved", "drop ours", "drop eus", "read theirs", "read webs")
+	become(muster.Blocked, "o2")
+	want("blocked")
+	become(muster.Active, "o1")
+	want("moved back meanwhile", "read ours")
+	r.machines.plans["o3"] = muster.Community
+	become(muster.Active, "o3")
+	want("where no orders are")
+	become(muster.Active, "o2")
+	want("moved from there", "read theirs", "read webs")
+	delete(r.machines.known, "m1")
+	want("gone")
+	if _, kept := r.readers.by["m1"]; kept {
+		t.Error("a machine that is gone is remembered")
+	}
+	again := New(r.config())
+	if err := again.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.readers.by["m2"]; got.organisation != "o1" || len(again.readers.by) != 1 {
+		t.Errorf("after a restart: %+v", again.readers.by)
+	}
 }
 
 func TestRunCarriesOut(t *testing.T) {
@@ -162,7 +243,7 @@ func TestRunCarriesOut(t *testing.T) {
 }
 
 const usage = `{"log_processors":null,"remediation_components":[{"type":"x","metrics":[
-	{"items":[{"name":"dropped","unit":"packet","value":12,"labels":{"origin":"lists:mine","ip_type":"ipv4"}},{"name":"dropped","unit":"packet","value":3,"labels":{"origin":"lists:mine","ip_type":"ipv6"}},
+	{"items":[{"name":"dropped","unit":"packet","value":12,"labels":{"origin":"lists:mine","ip_type":"ipv4"}},{"name":"dropped","unit":"packet","value":3,"labels":{"origin":"lists:mine-ranges","ip_type":"ipv6"}},
 		{"name":"dropped","unit":"byte","value":900,"labels":{"origin":"lists:mine"}},{"name":"dropped","unit":"packet","value":5,"labels":{"origin":"CAPI"}},
 		{"name":"dropped","unit":"packet","value":5,"labels":{"origin":"lists:unknown"}},{"name":"processed","unit":"packet","value":5,"labels":{"origin":"lists:mine"}},
 		{"name":"dropped","unit":"packet","value":-5,"labels":{"origin":"lists:mine"}},{"name":"dropped","unit":"parsec","value":5,"labels":{"origin":"lists:mine"}}],

@@ -45,7 +45,7 @@ func (l *lot) ReportedBy(context.Context, string, time.Time) (map[muster.Source]
 	return nil, nil
 }
 
-func (l *lot) Members(context.Context, string, string) ([]string, error) { return nil, nil }
+func (l *lot) EachMachine(context.Context, func(muster.Machine) error) error { return nil }
 
 func (l *lot) Plan(context.Context, string) (muster.Plan, error) { return muster.Community, nil }
 

@@ -132,6 +132,7 @@ func (n *node) machineChanged(ctx context.Context, id string, all bool) {
 		n.log.Warn("a changed machine could not be read; the next full comparison finds it", ops.KeyMachine, id, ops.KeyError, err)
 	}
 	n.allowMachineChanged(ctx, id, all)
+	n.catalogMachineChanged(ctx, id, all)
 	if all {
 		// Which machines changed is lost, and one of them may have been blocked.
 		if err := n.worker.ForgetStrangers(ctx); err != nil && ctx.Err() == nil {

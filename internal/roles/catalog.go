@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"slices"
 	"time"
 
 	"muster"
@@ -61,6 +60,21 @@ func (n *node) listsChanged(ctx context.Context, list string, all bool) {
 	}
 }
 
+// catalogMachineChanged has a machine that changed, or all when nobody knows which
+// did, follow the blocklists that it subscribes to now.
+func (n *node) catalogMachineChanged(ctx context.Context, id string, all bool) {
+	change := n.catalog.MachinesChanged
+	if !all {
+		if id == "" {
+			return
+		}
+		change = func(ctx context.Context) error { return n.catalog.MachineChanged(ctx, id) }
+	}
+	if err := change(ctx); err != nil && ctx.Err() == nil {
+		n.log.Error("a machine that has changed could not be told which blocklists are for it; it reads new ones with its next pull, and drops others when their time is up", ops.KeyMachine, id, ops.KeyError, err)
+	}
+}
+
 // catalogJobs are the catalogue's periodic chores.
 func (n *node) catalogJobs() []ops.Job {
 	return []ops.Job{
@@ -99,21 +113,8 @@ type members struct{ *node }
 
 func (m members) Machine(id string) (muster.Machine, bool) { return m.machines.Machine(id) }
 
-func (m members) Members(ctx context.Context, organisation, tag string) ([]string, error) {
-	var ids []string
-	q := store.MachineQuery{Organisation: organisation, State: muster.Active}
-	for {
-		page, err := m.db.Machines(ctx, q)
-		if err != nil || len(page) == 0 {
-			return ids, err
-		}
-		for i := range page {
-			if tag == "" || slices.Contains(page[i].Tags, tag) {
-				ids = append(ids, page[i].ID)
-			}
-		}
-		q.After = page[len(page)-1].ID
-	}
+func (m members) EachMachine(ctx context.Context, fn func(muster.Machine) error) error {
+	return m.db.EachMachine(ctx, fn)
 }
 
 func (m members) Plan(_ context.Context, organisation string) (muster.Plan, error) {
