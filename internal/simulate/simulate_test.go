@@ -2,9 +2,9 @@ package simulate
 
 import (
 	"bytes"
-	"encoding/xml"
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"flag"
 	"math"
