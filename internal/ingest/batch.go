@@ -91,6 +91,7 @@ type Batch struct {
 	received  time.Time
 	buf       []byte
 	spans     []span
+	records   []muster.Record
 	seen      map[muster.SignalID]struct{}
 
 	Accepted int       // items that will be durable after Commit

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"muster"
+	"muster/internal/groupcommit"
 )
 
 // run starts the committer's writer and returns what ends it and waits for that.
@@ -421,50 +422,6 @@ func TestBuffersAreReusedWithoutHarm(t *testing.T) {
 	}
 }
 
-func TestRecordsAreSplitAtSignals(t *testing.T) {
-	var (
-		data  []byte
-		count int
-		rng   = rand.New(rand.NewPCG(2, 3))
-	)
-	for len(data) < 5*maxRecord {
-		n := rng.IntN(200 << 10)
-		if count%40 == 11 {
-			n = maxDetail // with its other fields larger than a record should be
-		}
-		data = muster.AppendSignal(data, &muster.Signal{Machine: "m", ASN: uint32(count), Detail: make([]byte, n)})
-		count++
-	}
-	records := appendRecords([]muster.Record{{Partition: 3}}, 9, data)
-	if records[0].Partition != 3 {
-		t.Error("the records before are gone")
-	}
-	var whole []byte
-	next := uint32(0)
-	for i, r := range records[1:] {
-		list := decode(t, r.Data)
-		for _, s := range list {
-			if s.ASN != next {
-				t.Fatalf("record %d: signal %d follows %d", i, s.ASN, next-1)
-			}
-			next++
-		}
-		if r.Partition != 9 || len(list) == 0 || len(r.Data) > maxRecord && len(list) > 1 {
-			t.Fatalf("record %d of partition %d: %d signals, %d bytes", i, r.Partition, len(list), len(r.Data))
-		}
-		whole = append(whole, r.Data...)
-	}
-	if !bytes.Equal(whole, data) {
-		t.Fatalf("%d bytes in %d records, want the %d that went in", len(whole), len(records)-1, len(data))
-	}
-	if len(records) > 12 {
-		t.Errorf("%d records for %d MiB", len(records)-1, len(data)>>20)
-	}
-	if got := appendRecords(nil, 0, nil); len(got) != 0 {
-		t.Errorf("no data: %d records", len(got))
-	}
-}
-
 // One giant batch must not pin its memory for ever.
 func TestGiantBuffersAreLetGo(t *testing.T) {
 	c := newCommitter(&fakeLog{})
@@ -481,18 +438,9 @@ func TestGiantBuffersAreLetGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.Drop()
-		if cap(b.buf) > maxRecord {
+		if cap(b.buf) > groupcommit.MaxRecord {
 			t.Errorf("a dropped batch holds %d bytes", cap(b.buf))
 		}
-	}
-	held := 0
-	c.mu.Lock()
-	for _, part := range c.pool.parts {
-		held += cap(part)
-	}
-	c.mu.Unlock()
-	if held > maxRecord {
-		t.Errorf("the pool holds %d bytes at rest", held)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"muster"
+	"muster/internal/groupcommit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -89,7 +90,7 @@ func decode(t testing.TB, data []byte) []muster.Signal {
 }
 
 // newCommitter returns a committer with a clock that stands still.
-func newCommitter(log Log, change ...func(*Config)) *Committer {
+func newCommitter(log groupcommit.Log, change ...func(*Config)) *Committer {
 	cfg := Config{
 		Log: log, Now: func() time.Time { return now }, Logger: quiet,
 		Rules: Rules{MaxAge: 24 * time.Hour, MaxFuture: 5 * time.Minute},
