@@ -69,6 +69,7 @@ func TestAllowlists(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real engines take a minute: skipped with -short")
 	}
+	t.Parallel()
 	hub := testkit.StartHub(t)
 	kit := testkit.Crowdsec{Hub: hub, Guard: testkit.StartGuard(t)}
 	n := &network{a: kit.NewEngine(t, "a"), b: kit.NewEngine(t, "b")}

@@ -37,6 +37,7 @@ func TestBans(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real engines take a minute: skipped with -short")
 	}
+	t.Parallel()
 	hub := testkit.StartHub(t)
 	kit := testkit.Crowdsec{Hub: hub, Guard: testkit.StartGuard(t)}
 	s := &site{looping: kit.NewEngine(t, "looping"), probing: kit.NewEngine(t, "probing"), good: kit.NewEngine(t, "good")}

@@ -51,6 +51,7 @@ func TestEngines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real engines take two minutes: skipped with -short")
 	}
+	t.Parallel()
 	hub := testkit.StartHub(t)
 	kit := testkit.Crowdsec{Hub: hub, Guard: testkit.StartGuard(t)}
 	n := &network{

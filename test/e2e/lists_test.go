@@ -10,6 +10,9 @@ import (
 	"muster/internal/testkit"
 )
 
+// companionScope is that of what goes with a short list: no bouncer reads it.
+const companionScope = "Muster"
+
 // TestShortListThatTheEngineAllows: the whole list is one address, which the
 // engine's owner has on an allowlist that nobody else knows. An engine dies of
 // such a list, and again at each start, unless something is left on it.
@@ -17,6 +20,7 @@ func TestShortListThatTheEngineAllows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real engines take a minute: skipped with -short")
 	}
+	t.Parallel()
 	hub := testkit.StartHub(t)
 	kit := testkit.Crowdsec{Hub: hub, Guard: testkit.StartGuard(t)}
 	n := &network{a: kit.NewEngine(t, "a"), b: kit.NewEngine(t, "b")}
@@ -39,7 +43,7 @@ func TestShortListThatTheEngineAllows(t *testing.T) {
 			t.Fatalf("the engine ended: %s\n%s", exited, n.b.Output())
 		}
 		all := n.b.Decisions(t)
-		if slices.ContainsFunc(all, func(d testkit.Decision) bool { return d.Scope == "Muster" }) {
+		if slices.ContainsFunc(all, func(d testkit.Decision) bool { return d.Scope == companionScope }) {
 			return ""
 		}
 		return fmt.Sprintf("it has %+v", all)
