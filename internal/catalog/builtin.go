@@ -31,9 +31,18 @@ var builtIn = func() []muster.Blocklist {
 		lists = append(lists, muster.Blocklist{ID: Prefix + name, Name: Prefix + name, Label: label, Description: description, Rule: rule})
 	}
 	for _, f := range []struct{ name, label, behaviour string }{
-		{"ssh", "SSH", "ssh"}, {"http", "HTTP", "http"}, {"mail", "Mail: POP3 and IMAP", "pop3"}, {"smtp", "SMTP", "smtp"}, {"database", "Databases", "database"},
-		{"ftp", "FTP", "ftp"}, {"windows", "Windows", "windows"}, {"sip", "SIP", "sip"}, {"vcs", "Git servers", "vcs"}, {"kubernetes", "Kubernetes", "k8s"},
-		{"cloud", "Cloud services", "cloud"}, {"iot", "Things", "iot"},
+		{"ssh", "SSH", "ssh"},
+		{"http", "HTTP", "http"},
+		{"mail", "Mail: POP3 and IMAP", "pop3"},
+		{"smtp", "SMTP", "smtp"},
+		{"database", "Databases", "database"},
+		{"ftp", "FTP", "ftp"},
+		{"windows", "Windows", "windows"},
+		{"sip", "SIP", "sip"},
+		{"vcs", "Git servers", "vcs"},
+		{"kubernetes", "Kubernetes", "k8s"},
+		{"cloud", "Cloud services", "cloud"},
+		{"iot", "Things", "iot"},
 	} {
 		add(f.name, f.label, "Convicted of attacks on this service.", muster.ListRule{Behaviours: []string{f.behaviour}})
 	}
