@@ -16,11 +16,13 @@ type SpoolState struct {
 	Cursors   []SpoolCursor
 }
 
-// SpoolSent is a signal that the upstream has taken.
+// SpoolSent is a signal that the upstream has taken, by its place in the sieve's
+// log.
 type SpoolSent struct {
-	Engine SieveEngine
-	UUID   string
-	At     time.Time
+	Partition uint8
+	Position  uint64
+	Index     uint32 // as in SpoolCursor
+	At        time.Time
 }
 
 // SpoolRefusal is a signal that the upstream will not have, set aside so that
@@ -40,7 +42,6 @@ type SpoolRefusal struct {
 type SpoolProgress struct {
 	Positions map[uint8]uint64 // by partition, those that moved; cursors at or below them are of no use any more
 	Cursors   []SpoolCursor
-	Sent      []SpoolSent
 	Refused   []SpoolRefusal
 }
 

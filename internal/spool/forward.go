@@ -28,10 +28,15 @@ type Reader interface {
 // Store keeps what the forwarder has done.
 type Store interface {
 	SpoolState(ctx context.Context) (muster.SpoolState, error)
-	// CommitSpool keeps all of p in one transaction, durably, or nothing of it. A
-	// signal that was sent may not be in the history yet: it must be marked as
-	// forwarded when it comes.
+	// CommitSpool keeps all of p in one transaction, durably, or nothing of it.
 	CommitSpool(ctx context.Context, p muster.SpoolProgress) error
+}
+
+// History is told what the upstream has taken.
+type History interface {
+	// MarkForwarded may be called again with the same, and with signals that the
+	// history has not stored yet: they must be marked when they come.
+	MarkForwarded(ctx context.Context, sent []muster.SpoolSent) error
 }
 
 // Account is the sieve's own at the upstream, for signals of engines whose
@@ -49,6 +54,7 @@ type Config struct {
 	// Read starts reading the given partitions, each above its position in from.
 	Read     func(ctx context.Context, partitions []uint8, from [muster.Partitions]uint64) (Reader, error)
 	Store    Store
+	History  History // nil: nobody is told
 	Vault    *Vault
 	Upstream Upstream
 	Account  Account // nil: signals wait for their engine's next login
@@ -206,7 +212,7 @@ func (f *Forwarder) begin(state muster.SpoolState, position uint64) {
 // follow reads the log.
 func (f *Forwarder) follow(ctx context.Context, reader Reader) {
 	for {
-		entries, err := reader.Next(ctx, 256)
+		entries, err := reader.Next(ctx, 64)
 		select {
 		case f.reads <- read{entries, reader.Position(), err}:
 		case <-ctx.Done():

@@ -72,7 +72,8 @@ func (f *Forwarder) took(e *engine, r result, now time.Time) {
 		e.limit = 0
 	}
 	for i := range r.attempt.items {
-		f.settled.sent = append(f.settled.sent, muster.SpoolSent{Engine: e.id, UUID: r.attempt.items[i].uuid, At: now})
+		it := &r.attempt.items[i]
+		f.settled.sent = append(f.settled.sent, muster.SpoolSent{Partition: e.id.Partition(), Position: it.position, Index: it.index, At: now})
 	}
 	f.metrics.sent.Add(float64(len(r.attempt.items)))
 	f.metrics.refused.WithLabelValues("upstream_kept_back").Add(float64(readAnswer(r.answer).Refused))
@@ -210,7 +211,7 @@ func (f *Forwarder) startCommit(ctx context.Context, now time.Time) {
 	if due {
 		f.nextKeep = now.Add(keepEvery)
 	}
-	p, done := f.progress(due)
+	p, sent, done := f.progress(due)
 	if len(p.Positions)+len(p.Cursors) == 0 {
 		f.release(done)
 		return
@@ -218,11 +219,11 @@ func (f *Forwarder) startCommit(ctx context.Context, now time.Time) {
 	f.committing = true
 	f.work.Go(func() {
 		for failures := 1; ; failures++ {
-			err := f.cfg.Store.CommitSpool(ctx, p)
+			err := f.keep(ctx, p, sent)
 			if err == nil {
 				break
 			}
-			f.cfg.Logger.Error("what was forwarded could not be noted, trying again", "signals", len(p.Sent), "error", err)
+			f.cfg.Logger.Error("what was forwarded could not be noted, trying again", "signals", len(sent), "error", err)
 			timer := time.NewTimer(f.cfg.Backoff.Wait(failures, 0))
 			select {
 			case <-timer.C:
@@ -245,9 +246,20 @@ func (f *Forwarder) startCommit(ctx context.Context, now time.Time) {
 	})
 }
 
+// keep notes what was sent, then how far that is: in between, a crash sends it
+// once more.
+func (f *Forwarder) keep(ctx context.Context, p muster.SpoolProgress, sent []muster.SpoolSent) error {
+	if f.cfg.History != nil && len(sent) > 0 {
+		if err := f.cfg.History.MarkForwarded(ctx, sent); err != nil {
+			return err
+		}
+	}
+	return f.cfg.Store.CommitSpool(ctx, p)
+}
+
 // progress takes what is settled and works out how far the partitions of its
 // engines are, or with all every partition.
-func (f *Forwarder) progress(all bool) (muster.SpoolProgress, []*engine) {
+func (f *Forwarder) progress(all bool) (p muster.SpoolProgress, sent []muster.SpoolSent, done []*engine) {
 	positions := [muster.Partitions]uint64{}
 	for i := range positions {
 		positions[i] = max(f.read, f.kept[i])
@@ -258,7 +270,7 @@ func (f *Forwarder) progress(all bool) (muster.SpoolProgress, []*engine) {
 			positions[part] = max(min(positions[part], first-1), f.kept[part])
 		}
 	}
-	p := muster.SpoolProgress{Positions: map[uint8]uint64{}, Sent: f.settled.sent, Refused: f.settled.refused}
+	p = muster.SpoolProgress{Positions: map[uint8]uint64{}, Refused: f.settled.refused}
 	var touched [muster.Partitions]bool
 	for _, e := range f.settled.engines {
 		part := e.id.Partition()
@@ -272,9 +284,9 @@ func (f *Forwarder) progress(all bool) (muster.SpoolProgress, []*engine) {
 			p.Positions[uint8(i)] = position
 		}
 	}
-	done := f.settled.engines
+	sent, done = f.settled.sent, f.settled.engines
 	f.settled = settled{}
-	return p, done
+	return p, sent, done
 }
 
 // release lets engines go on whose progress is on disk.
@@ -301,11 +313,11 @@ func (f *Forwarder) last() {
 	if f.committing { // cut off: it may or may not be there, and is done again after the restart
 		return
 	}
-	if p, _ := f.progress(true); len(p.Positions)+len(p.Cursors) > 0 {
+	if p, sent, _ := f.progress(true); len(p.Positions)+len(p.Cursors) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), lastCommit)
 		defer cancel()
-		if err := f.cfg.Store.CommitSpool(ctx, p); err != nil {
-			f.cfg.Logger.Error("what was forwarded could not be noted; it is sent once more, with the same uuids", "signals", len(p.Sent), "error", err)
+		if err := f.keep(ctx, p, sent); err != nil {
+			f.cfg.Logger.Error("what was forwarded could not be noted; it is sent once more, with the same uuids", "signals", len(sent), "error", err)
 		}
 	}
 }
