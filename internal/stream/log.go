@@ -95,7 +95,7 @@ func (b *Bus) appendError(err error) error {
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && strings.Contains(api.Description, "maximum bytes") {
-		e := muster.Errorf(muster.Unavailable, "the signal log is full: it holds stream.max_bytes (%d): raise that, or lower stream.max_age (%s): %w", b.cfg.MaxBytes, b.cfg.MaxAge, err)
+		e := muster.Errorf(muster.Unavailable, "the signal log is full: it holds %s.max_bytes (%d): raise that, or lower %s.max_age (%s): %w", b.cfg.Section, b.cfg.MaxBytes, b.cfg.Section, b.cfg.MaxAge, err)
 		e.RetryAfter = time.Minute
 		return e
 	}
@@ -117,6 +117,22 @@ func (b *Bus) state(ctx context.Context) (jetstream.StreamState, error) {
 		return jetstream.StreamState{}, muster.Errorf(muster.Unavailable, "the signal log does not answer: %w", err)
 	}
 	return log.CachedInfo().State, nil
+}
+
+// Trim drops every record at or below position, which all readers must have
+// applied, and gives its disk back; positions are not used again. Less than was
+// dropped before is no error, nor is more than there is.
+func (b *Bus) Trim(ctx context.Context, position uint64) error {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	log, err := b.js.Stream(ctx, streamName)
+	if err == nil {
+		err = log.Purge(ctx, jetstream.WithPurgeSequence(min(position, log.CachedInfo().State.LastSeq)+1))
+	}
+	if err != nil {
+		return muster.Errorf(muster.Unavailable, "the signal log cannot be trimmed: %w", err)
+	}
+	return nil
 }
 
 // Read starts reading the given partitions, each strictly above its position
@@ -145,7 +161,7 @@ func (b *Bus) Read(ctx context.Context, partitions []uint8, from [muster.Partiti
 		return nil, muster.Errorf(muster.Invalid, "read: position %d is beyond the log's end at %d: the log is not the one that was read before", highest, state.LastSeq)
 	}
 	if highest > 0 && highest+1 < state.FirstSeq {
-		b.log.Warn("stream: records were dropped by age before they were read: raise stream.max_age",
+		b.log.Warn("stream: records were dropped by age before they were read: raise "+b.cfg.Section+".max_age",
 			"after", highest, "before", state.FirstSeq, "max_age", b.cfg.MaxAge)
 	}
 	r.position.Store(lowest)

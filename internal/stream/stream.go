@@ -52,6 +52,7 @@ type Config struct {
 	Floor      uint64                // positions given out are above it: pass the highest applied position, 0 for a new installation
 	Registerer prometheus.Registerer // nil = no metrics
 	Logger     *slog.Logger          // nil = silent
+	Section    string                // of the configuration that holds max_age and max_bytes, for messages; "" = "stream"
 }
 
 func (c Config) withDefaults() Config {
@@ -66,6 +67,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Section == "" {
+		c.Section = "stream"
 	}
 	return c
 }
