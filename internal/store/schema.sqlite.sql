@@ -401,6 +401,103 @@ CREATE TABLE secrets (
   value BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE sieve_blocks (
+  block    INTEGER NOT NULL PRIMARY KEY,
+  position INTEGER NOT NULL,
+  data     BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX sieve_blocks_by_position ON sieve_blocks (position);
+
+CREATE TABLE sieve_chunks (
+  chunk   INTEGER NOT NULL PRIMARY KEY,
+  marks   BLOB NOT NULL,
+  columns BLOB NOT NULL,
+  prints  BLOB NOT NULL,
+  times   BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE sieve_combos (
+  id       INTEGER NOT NULL PRIMARY KEY,
+  scenario INTEGER NOT NULL,
+  country  INTEGER NOT NULL,
+  machine  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sieve_forwarded (
+  position INTEGER NOT NULL,
+  part     INTEGER NOT NULL,
+  at       INTEGER NOT NULL,
+  signals  BLOB NOT NULL,
+  PRIMARY KEY (position, part)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sieve_history_positions (
+  part     INTEGER NOT NULL PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sieve_large (
+  id   INTEGER NOT NULL PRIMARY KEY,
+  data BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE sieve_names (
+  id   INTEGER NOT NULL PRIMARY KEY,
+  kind INTEGER NOT NULL,
+  name TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE sieve_rollups (
+  span  INTEGER NOT NULL,
+  start INTEGER NOT NULL,
+  data  BLOB NOT NULL,
+  PRIMARY KEY (span, start)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sieve_sources (
+  chunk  INTEGER NOT NULL,
+  source INTEGER NOT NULL,
+  id     INTEGER NOT NULL,
+  PRIMARY KEY (chunk, source, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spool_cursors (
+  engine   BLOB NOT NULL PRIMARY KEY,
+  part     INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  signal   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX spool_cursors_by_position ON spool_cursors (part, position);
+
+CREATE TABLE spool_positions (
+  part     INTEGER NOT NULL PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE spool_refused (
+  id       INTEGER NOT NULL PRIMARY KEY,
+  engine   BLOB NOT NULL,
+  machine  TEXT NOT NULL,
+  uuid     TEXT NOT NULL,
+  received INTEGER NOT NULL,
+  at       INTEGER NOT NULL,
+  status   INTEGER NOT NULL,
+  reason   TEXT NOT NULL,
+  raw      BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE spool_tokens (
+  engine BLOB NOT NULL,
+  token  BLOB NOT NULL,
+  seen   INTEGER NOT NULL,
+  sealed BLOB NOT NULL,
+  PRIMARY KEY (engine, token)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX spool_tokens_by_time ON spool_tokens (seen);
+
 CREATE TABLE subscriptions (
   list         TEXT NOT NULL,
   kind         TEXT NOT NULL,

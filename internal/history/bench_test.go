@@ -1,0 +1,128 @@
+package history
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+// rows is how many alerts the benchmarks of searches have.
+var rows = flag.Int("rows", 1_000_000, "alerts in the history of benchmarks")
+
+var benchEnd = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// full year of alerts in a database that is removed when the benchmark ends.
+func benchHistory(b *testing.B) *Service {
+	dir, err := os.MkdirTemp("", "muster-history")
+	if err != nil {
+		b.Fatal(err)
+	}
+	db := openStore(b, dir)
+	b.Cleanup(func() { _ = db.Close(); _ = os.RemoveAll(dir) })
+	now := func() time.Time { return benchEnd }
+	s := New(Config{Ledger: db, Now: now})
+	if err := s.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	marking := fill(b, s, *rows, benchEnd)
+	took := time.Since(began)
+	if err := s.pruneCounts(b.Context(), benchEnd); err != nil {
+		b.Fatal(err)
+	}
+	var size int64
+	for _, name := range []string{"sieve.db", "sieve.db-wal"} {
+		if info, err := os.Stat(dir + "/" + name); err == nil {
+			size += info.Size()
+		}
+	}
+	b.Logf("%d alerts stored in %s: %.0f/s without marking, which took %s; %d bytes each on disk", *rows, took.Round(time.Millisecond), float64(*rows)/(took-marking).Seconds(), marking.Round(time.Millisecond), size/int64(*rows))
+	began = time.Now()
+	s = New(Config{Ledger: db, Now: now})
+	if err := s.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("started again in %s", time.Since(began).Round(time.Millisecond))
+	return s
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// BenchmarkHistory tells how long answers take with many alerts stored: the 95th
+// percentile of calls with changing filters.
+func BenchmarkHistory(b *testing.B) {
+	s := benchHistory(b)
+	r := rand.New(rand.NewPCG(3, 4))
+	g := newTraffic(benchEnd, 0)
+	since := func() time.Time { return benchEnd.Add(-time.Duration(r.IntN(365*24)) * time.Hour) }
+	list := func(q func() Query) func() error {
+		return func() error { _, err := s.Alerts(b.Context(), q()); return err }
+	}
+	for _, tt := range []struct {
+		name string
+		call func() error
+	}{
+		{"latest", list(func() Query { return Query{} })},
+		{"scenario", list(func() Query { return Query{Scenario: trafficScenario(r.Uint64N(trafficScenarios))} })},
+		{"nothing", list(func() Query {
+			return Query{Scenario: "attack", Country: trafficCountry(199), Machine: trafficMachine(7), Filtered: ptr(true), Forwarded: ptr(true)}
+		})},
+		{"any", list(func() Query {
+			q := Query{Offset: r.IntN(2) * r.IntN(1000)}
+			if r.IntN(2) == 0 {
+				q.Scenario = trafficScenario(r.Uint64N(trafficScenarios))[r.IntN(20):]
+			}
+			if r.IntN(2) == 0 {
+				q.Country = trafficCountry(r.Uint64N(200))
+			}
+			if r.IntN(2) == 0 {
+				q.Machine = trafficMachine(r.IntN(trafficMachines))
+			}
+			if r.IntN(3) == 0 {
+				q.Filtered = ptr(r.IntN(2) == 0)
+			}
+			if r.IntN(3) == 0 {
+				q.Forwarded = ptr(r.IntN(2) == 0)
+			}
+			if r.IntN(3) == 0 {
+				q.Since = since()
+			}
+			if r.IntN(3) == 0 {
+				q.Until = since()
+			}
+			return q
+		})},
+		{"address", list(func() Query {
+			var f facts
+			if err := decode(g.signal().Raw, &f); err != nil {
+				b.Fatal(err)
+			}
+			return Query{Addr: addressOf(f.Source.IP)}
+		})},
+		{"deep", list(func() Query { return Query{Offset: r.IntN(*rows)} })},
+		{"thousand", list(func() Query { return Query{Limit: 1000} })},
+		{"thousand-scattered", list(func() Query { return Query{Limit: 1000, Scenario: trafficScenario(40 + r.Uint64N(100))} })},
+		{"one", func() error { _, err := s.Alert(b.Context(), firstLive+r.Int64N(int64(*rows))); return err }},
+		{"stats", func() error { s.Stats(); return nil }},
+		{"distribution-all", func() error { s.Distribution(time.Time{}); return nil }},
+		{"distribution-30d", func() error { s.Distribution(benchEnd.AddDate(0, 0, -30)); return nil }},
+		{"decisions-30d", func() error { s.DecisionStats(benchEnd.AddDate(0, 0, -30)); return nil }},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			b.ReportAllocs()
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				if err := tt.call(); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)*95/100])/1e6, "p95-ms")
+		})
+	}
+}
