@@ -210,6 +210,17 @@ func (v *Vault) latest(engine muster.SieveEngine, now time.Time) (authorization 
 	return "", muster.SieveToken{}, false
 }
 
+// Refused reports whether the upstream does not take a token any more, or will
+// not by what it says of itself.
+func (v *Vault) Refused(id Identity, now time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if t := v.find(id.Engine, id.Token); t != nil && t.refused {
+		return true
+	}
+	return !id.Expires.IsZero() && !now.Before(id.Expires)
+}
+
 // refused notes that the upstream does not take a token any more.
 func (v *Vault) refused(engine muster.SieveEngine, id muster.SieveToken) {
 	v.mu.Lock()

@@ -8,6 +8,8 @@ type RawSignal struct {
 	UUID  string // "" when absent, null or no string
 	IP    string // source.ip, else source.value, "" when there is neither
 	Scope string // source.scope
+	// Origin is the first decision's, "" when there is none.
+	Origin string
 }
 
 // SplitSignals calls yield for every item of a signals request, in order, with
@@ -72,6 +74,8 @@ func (s *scanner) rawSignal(raw *RawSignal) {
 					s.skip()
 				}
 			}
+		case "decisions":
+			s.firstOrigin(&raw.Origin)
 		default:
 			s.skip()
 		}
@@ -89,4 +93,27 @@ func (s *scanner) textOr(dst *string) {
 		return
 	}
 	s.skip()
+}
+
+func (s *scanner) firstOrigin(dst *string) {
+	*dst = ""
+	if s.peek() != '[' {
+		s.skip()
+		return
+	}
+	s.enter()
+	for first := true; s.nextItem(first); first = false {
+		if !first || s.peek() != '{' {
+			s.skip()
+			continue
+		}
+		s.enter()
+		for first := true; s.nextKey(first); first = false {
+			if s.key == "origin" {
+				s.textOr(dst)
+			} else {
+				s.skip()
+			}
+		}
+	}
 }

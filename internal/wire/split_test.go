@@ -12,11 +12,11 @@ import (
 )
 
 func TestSplitSignals(t *testing.T) {
-	body := ` [ {"uuid":"a","source":{"ip":"192.0.2.1","value":"x","scope":"Ip"},"decisions":[{"uuid":"no"}]} ,{"source":{"value":"192.0.2.0/24"},"uuid":7}, {"uuid":"b","uuid":"c\u0041","source":null},{}] `
+	body := ` [ {"uuid":"a","source":{"ip":"192.0.2.1","value":"x","scope":"Ip"},"decisions":[{"uuid":"no","origin":"cscli"},{"origin":"lists"},7]} ,{"source":{"value":"192.0.2.0/24"},"uuid":7}, {"uuid":"b","uuid":"c\u0041","source":null},{}] `
 	var got []RawSignal
 	n, err := SplitSignals([]byte(body), 4, func(s RawSignal) { got = append(got, s) })
 	want := []RawSignal{
-		{JSON: []byte(`{"uuid":"a","source":{"ip":"192.0.2.1","value":"x","scope":"Ip"},"decisions":[{"uuid":"no"}]}`), UUID: "a", IP: "192.0.2.1", Scope: "Ip"},
+		{JSON: []byte(`{"uuid":"a","source":{"ip":"192.0.2.1","value":"x","scope":"Ip"},"decisions":[{"uuid":"no","origin":"cscli"},{"origin":"lists"},7]}`), UUID: "a", IP: "192.0.2.1", Scope: "Ip", Origin: "cscli"},
 		{JSON: []byte(`{"source":{"value":"192.0.2.0/24"},"uuid":7}`), IP: "192.0.2.0/24"},
 		{JSON: []byte(`{"uuid":"b","uuid":"c\u0041","source":null}`), UUID: "cA"},
 		{JSON: []byte(`{}`)},
