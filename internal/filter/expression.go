@@ -29,8 +29,8 @@ var (
 		"all": true, "none": true, "any": true, "one": true, "filter": true,
 		"find": true, "findIndex": true, "findLast": true, "findLastIndex": true, "count": true,
 	}
-	mappings = map[string]bool{"map": true, "sum": true}
-	plain    = []string{
+	mappings  = map[string]bool{"map": true, "sum": true}
+	functions = []string{
 		"len", "int", "float", "abs", "ceil", "floor", "round", "max", "min", "hasPrefix", "hasSuffix",
 		"indexOf", "lastIndexOf", "trim", "trimPrefix", "trimSuffix", "date", "duration", "first", "last",
 	}
@@ -49,7 +49,7 @@ func (c *compiler) expression() *expression {
 	}
 	guard := &guard{c: c, used: map[string]bool{}}
 	options := []expr.Option{
-		expr.Env(&run{}), expr.AsBool(), expr.MaxNodes(maxNodes), expr.Patch(guard), expr.DisableAllBuiltins(),
+		expr.Env(run{}), expr.AsBool(), expr.MaxNodes(maxNodes), expr.Patch(guard), expr.DisableAllBuiltins(),
 	}
 	for name := range predicates {
 		options = append(options, expr.EnableBuiltin(name))
@@ -57,7 +57,7 @@ func (c *compiler) expression() *expression {
 	for name := range mappings {
 		options = append(options, expr.EnableBuiltin(name))
 	}
-	for _, name := range plain {
+	for _, name := range functions {
 		options = append(options, expr.EnableBuiltin(name))
 	}
 	program, err := expr.Compile(c.rule.Expr, options...)
@@ -173,7 +173,9 @@ func (g *guard) binary(node *ast.Node, n *ast.BinaryNode) {
 		left, right := kindOf(n.Left), kindOf(n.Right)
 		switch {
 		case left == reflect.String && right == reflect.String:
-			ast.Patch(node, callTo("Concat", n.Left, n.Right))
+			call := callTo("Concat", n.Left, n.Right)
+			call.SetType(n.Left.Type())
+			ast.Patch(node, call)
 		case left == reflect.Interface || right == reflect.Interface:
 			g.refuse("+ needs to know what it adds: use ToString, int or float")
 		}

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"math/bits"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -357,7 +358,7 @@ func (p *scanner) quoted() (content string, escaped, ok bool) {
 		return "", false, false
 	}
 	start := p.at + 1
-	for i := start; i < len(p.text); i++ {
+	for i := plain(p.text, start); i < len(p.text); i = plain(p.text, i+1) {
 		switch c := p.text[i]; {
 		case c == '"':
 			p.at = i + 1
@@ -382,6 +383,24 @@ func (p *scanner) quoted() (content string, escaped, ok bool) {
 		}
 	}
 	return "", false, false
+}
+
+// plain returns the index at or behind i of the first byte that ends a string
+// or needs care in it, looking at eight at once; the last seven are not looked at.
+func plain(s string, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(s); i += 8 {
+		b := s[i : i+8]
+		w := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+		quotes, backslashes := w^(ones*'"'), w^(ones*'\\')
+		// The lowest byte found is one; those above it may not be, for the borrow.
+		found := ((w-ones*0x20)&^w | (quotes-ones)&^quotes | (backslashes-ones)&^backslashes) & highs
+		if found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+	}
+	return i
 }
 
 func hex4(s string) (rune, bool) {
