@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/bits"
 	"sync"
+	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -59,13 +60,13 @@ func (p *Publisher) Pull(r *Reader, want Want) Answer {
 		if p.cfg.Tier != nil {
 			tier = p.cfg.Tier(r)
 		}
-		o := p.ownOf(r, tier)
+		o := p.ownOf(r, tier, now)
 		key := editionKey{version: want.Version, size: tier.Size}
 		if !o.none() {
 			key.view = viewKey{r.Organisation, o.allowed}
 		}
 		var declared []string
-		if tier.Size > 0 { // an unlimited list holds everything, whatever comes first
+		if p.limits(tier, o.fleet) {
 			declared, key.footprint = p.footprintOf(r, tier.Tailoring)
 		}
 		a.edition = p.edition(key, func() *footprint { return newFootprint(declared, p.behaviour) }, &o, now)
@@ -118,8 +119,18 @@ func (p *Publisher) end(r *Reader, want Want) []byte {
 	return b
 }
 
+// limits reports whether something is left out of a list of a tier. When everything
+// fits, it does not matter what comes first.
+func (p *Publisher) limits(t Tier, fleet *set) bool {
+	published := p.network.bans.Load()
+	if fleet != nil {
+		published += fleet.bans.Load()
+	}
+	return t.Size > 0 && published > int64(t.Size)
+}
+
 // ownOf gathers what is particular to a reader of a tier.
-func (p *Publisher) ownOf(r *Reader, tier Tier) (o own) {
+func (p *Publisher) ownOf(r *Reader, tier Tier, now time.Time) (o own) {
 	if r.Organisation == "" {
 		return o
 	}
@@ -127,8 +138,16 @@ func (p *Publisher) ownOf(r *Reader, tier Tier) (o own) {
 	if p.cfg.Allowlist != nil {
 		o.allow, o.allowed = p.cfg.Allowlist(r)
 	}
-	if p.cfg.Preferred != nil && tier.Size > 0 {
+	if !p.limits(tier, o.fleet) {
+		return o
+	}
+	if p.cfg.Preferred != nil {
 		o.preferred, o.favoured = p.cfg.Preferred(r)
+	}
+	if p.cfg.Rankings != nil && tier.Tailoring != TailorNone {
+		if l := p.cfg.Rankings.of(r.Organisation, tier.Size, now); l != nil && len(l.sources) > 0 {
+			o.ranked = l
+		}
 	}
 	return o
 }

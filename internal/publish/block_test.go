@@ -26,11 +26,14 @@ func (s *set) arrangeAll() {
 	}
 }
 
-// consistent checks what must always hold of a set.
-func consistent(t interface {
+// failer is a test of either kind.
+type failer interface {
 	Helper()
 	Fatalf(string, ...any)
-}, s *set) {
+}
+
+// consistent checks what must always hold of a set.
+func consistent(t failer, s *set) {
 	t.Helper()
 	sent := 0
 	for id, b := range s.bucketList {
@@ -53,8 +56,8 @@ func consistent(t interface {
 			}
 		}
 	}
-	if sent != s.bans || len(s.index) < sent {
-		t.Fatalf("%d rows stand in blocks, %d are counted, %d known", sent, s.bans, len(s.index))
+	if sent != int(s.bans.Load()) || len(s.index) < sent {
+		t.Fatalf("%d rows stand in blocks, %d are counted, %d known", sent, s.bans.Load(), len(s.index))
 	}
 }
 

@@ -52,6 +52,18 @@ func (c *cache[K, V]) get(k K, fresh func() V, used func(V) int64) V {
 	return v
 }
 
+// each calls fn with everything that there is; fn must not ask the cache.
+func (c *cache[K, V]) each(fn func(K, V)) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.RLock()
+		for k, v := range s.m {
+			fn(k, v)
+		}
+		s.mu.RUnlock()
+	}
+}
+
 func (c *cache[K, V]) len() int {
 	n := 0
 	for i := range c.shards {

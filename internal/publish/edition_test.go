@@ -412,20 +412,6 @@ func TestConcurrentPullsAndChanges(t *testing.T) {
 	}
 }
 
-// full is a publisher with the size of a production list.
-func full(b testing.TB) *rig {
-	r := newRig()
-	scenarios := []string{"crowdsecurity/ssh-bf", "crowdsecurity/http-probing", "crowdsecurity/http-bad-user-agent", "crowdsecurity/ssh-slow-bf"}
-	for i := range 15_000 {
-		r.judge(b, network, fmt.Sprintf("%d.%d.%d.%d", 30+i%7, i>>8&255, i&255, i*7&255), scenarios[i%len(scenarios)], 1+float64(i%72), true)
-	}
-	for i := range 200 {
-		r.judge(b, "A", fmt.Sprintf("45.9.20.%d", i), scenarios[0], 70, true)
-	}
-	r.read(b)
-	return r
-}
-
 // Allowed is asked when an edition is built, so an edition that was built before
 // the allowlist changed must not be served again.
 func TestInvalidate(t *testing.T) {

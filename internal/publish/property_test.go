@@ -27,6 +27,7 @@ type world struct {
 	ownVersion     uint64
 	preferred      []muster.Source
 	favoured       uint64
+	ranked         []muster.Source // for everybody
 	tier           Tier
 	bodies         map[string]string // by ETag
 }
@@ -76,6 +77,7 @@ func newWorld() *world {
 			return w.own, w.ownVersion
 		}
 		c.Preferred = func(*Reader) ([]muster.Source, uint64) { return w.preferred, w.favoured }
+		c.Rankings = NewRankings(RankingsConfig{Now: c.Now})
 		c.Tier = func(*Reader) Tier { return w.tier }
 	})
 	w.Publisher.network.most = 4 // so that there are many blocks
@@ -197,6 +199,9 @@ func (w *world) check(t *rapid.T, organisation string) {
 	if organisation == "A" {
 		w.checkOwn(t, want, values)
 	}
+	if organisation != "" && w.tier.Tailoring != TailorNone {
+		w.checkRanked(t, organisation, want, values)
+	}
 	flat := w.pull(reader, Want{Version: V2, Community: true})
 	if f := flatLines(t, flat); len(f) != len(sent) || w.tier.Size == 0 && !slices.Equal(slices.Sorted(slices.Values(f)), slices.Sorted(slices.Values(sent))) {
 		t.Fatalf("v2 has %q, v3 %q", f, sent)
@@ -206,9 +211,10 @@ func (w *world) check(t *rapid.T, organisation string) {
 // checkOwn sees that a list of limited length holds what is the organisation's own.
 func (w *world) checkOwn(t *rapid.T, want map[string]muster.Verdict, values map[string]bool) {
 	must := map[string]bool{}
+	ranked := len(w.ranked) > 0 && w.tier.Tailoring != TailorNone // then what is preferred has no first word
 	for _, v := range want {
 		f := w.fleet[v.Source]
-		if f.Listed && f.Remedy != muster.RemedyCaptcha && f.Until.After(w.clock.now()) || slices.Contains(w.preferred, v.Source) {
+		if f.Listed && f.Remedy != muster.RemedyCaptcha && f.Until.After(w.clock.now()) || !ranked && slices.Contains(w.preferred, v.Source) {
 			must[v.Source.String()] = true
 		}
 	}
@@ -220,6 +226,41 @@ func (w *world) checkOwn(t *rapid.T, want map[string]muster.Verdict, values map[
 			t.Fatalf("size %d: %s is the organisation's own, and is not sent: %v", w.tier.Size, value, values)
 		}
 	}
+}
+
+// checkRanked sees that what is ranked for an organisation comes before what
+// nobody asked for.
+func (w *world) checkRanked(t *rapid.T, organisation string, want map[string]muster.Verdict, values map[string]bool) {
+	missing := ""
+	for _, v := range want {
+		if slices.Contains(w.ranked, v.Source) && !v.Source.IsRange() && !values[v.Source.String()] {
+			missing = v.Source.String()
+		}
+	}
+	if missing == "" {
+		return
+	}
+	for _, v := range want {
+		f := w.fleet[v.Source]
+		asked := v.Source.IsRange() || slices.Contains(w.ranked, v.Source) || slices.Contains(w.preferred, v.Source) || organisation == "A" && f.Listed
+		if values[v.Source.String()] && !asked {
+			t.Fatalf("size %d: %s is ranked and is not sent, while %s is: %v", w.tier.Size, missing, v.Source, values)
+		}
+	}
+}
+
+// rank has a list of sources ranked for everybody.
+func (w *world) rank(sources []muster.Source) {
+	w.ranked = sources
+	w.cfg.Rankings.count++
+	l := &rankedList{at: w.clock.now(), version: w.cfg.Rankings.count}
+	for _, s := range sources {
+		l.sources = append(l.sources, keyOf(s))
+	}
+	for _, organisation := range []string{"A", "B"} {
+		w.cfg.Rankings.of(organisation, 1, w.clock.now())
+	}
+	w.cfg.Rankings.lists.each(func(_ string, r *ranked) { r.last.Store(l) })
 }
 
 func linesOf(t *rapid.T, g *got) (lines []string) {
@@ -270,7 +311,7 @@ func TestCompositionEqualsNaiveList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld()
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
-			switch rapid.IntRange(0, 11).Draw(t, "step") {
+			switch rapid.IntRange(0, 12).Draw(t, "step") {
 			case 0, 1, 2, 3, 4:
 				for range rapid.IntRange(1, 12).Draw(t, "verdicts") {
 					a := rapid.SampledFrom([]muster.Audience{network, network, "A"}).Draw(t, "audience")
@@ -293,6 +334,8 @@ func TestCompositionEqualsNaiveList(t *testing.T) {
 			case 9:
 				w.preferred = rapid.SliceOfNDistinct(rapid.SampledFrom(propertySources), 0, 5, func(s muster.Source) string { return s.String() }).Draw(t, "preferred")
 				w.favoured++
+			case 10:
+				w.rank(rapid.SliceOfNDistinct(rapid.SampledFrom(propertySources), 0, 12, func(s muster.Source) string { return s.String() }).Draw(t, "ranked"))
 			default:
 				w.tier = Tier{
 					Size:      rapid.SampledFrom([]int{0, 1, 3, 10, 20, 30}).Draw(t, "size"),

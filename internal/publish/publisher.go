@@ -52,9 +52,14 @@ type Config struct {
 	// Lists of one version have the same content. nil: there are none.
 	Allowlist func(*Reader) (Allowlist, uint64)
 	// Preferred returns what an organisation's readers get before all else if it is
-	// listed, such as what they saw themselves, and a version that changes with it.
-	// nil: nothing.
+	// listed, such as what they saw themselves, the latest first, and a version that
+	// changes with it. Where there is a ranking, it decides how much most of it matters.
+	// It is asked, as Reported and Rankings are, when not everything fits. nil:
+	// nothing.
 	Preferred func(*Reader) ([]muster.Source, uint64)
+	// Rankings give places of a limited list to what comes to the reader's
+	// organisation most likely. nil: all places go by points.
+	Rankings *Rankings
 	// Links returns what a reader is to fetch besides. nil: nothing.
 	Links func(*Reader) wire.Links
 
@@ -78,6 +83,7 @@ type Publisher struct {
 	arranged time.Time        // when rows were last brought in order; Run's own
 
 	editions  *cache[editionKey, *slot]
+	chosen    *cache[editionKey, *slot] // editions for organisations that have wishes
 	views     *cache[viewKey, *view]
 	deletions *cache[deletionsKey, *deletions]
 
@@ -94,6 +100,7 @@ func New(cfg Config) *Publisher {
 		network:   newSet(blockRows),
 		wide:      map[key]struct{}{},
 		editions:  newCache[editionKey, *slot](maxEditions),
+		chosen:    newCache[editionKey, *slot](maxChosen),
 		views:     newCache[viewKey, *view](maxViews),
 		deletions: newCache[deletionsKey, *deletions](maxEditions),
 		listed: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -269,7 +276,7 @@ func (p *Publisher) apply(v *muster.Verdict) {
 	}
 	s.version.Add(1)
 	if v.Audience == muster.Network {
-		p.listed.Set(float64(s.bans))
+		p.listed.Set(float64(s.bans.Load()))
 	}
 }
 
@@ -349,7 +356,5 @@ func (p *Publisher) Invalidate() {
 
 // Count returns how many sources an audience has engines ban.
 func (p *Publisher) Count(a muster.Audience) int {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.audience(a).bans
+	return int(p.audience(a).bans.Load())
 }

@@ -25,6 +25,8 @@ type Reports struct {
 	sources       int // of all organisations
 
 	views sync.Map // organisation → *reportedView
+	asked chan struct{}
+	ask   func()
 }
 
 // reported is what one organisation reported.
@@ -55,8 +57,16 @@ const (
 
 // NewReports returns a memory that reaches back over a window.
 func NewReports(window time.Duration, now func() time.Time) *Reports {
-	return &Reports{window: window, now: now, organisations: map[string]*reported{}}
+	asked := make(chan struct{})
+	return &Reports{
+		window: window, now: now, organisations: map[string]*reported{},
+		asked: asked, ask: sync.OnceFunc(func() { close(asked) }),
+	}
 }
+
+// Asked is closed when somebody wants to know something for the first time:
+// before that nothing needs to be observed.
+func (m *Reports) Asked() <-chan struct{} { return m.asked }
 
 // Observe takes in a signal that was accepted from an organisation's machine.
 func (m *Reports) Observe(s *muster.Signal) {
@@ -144,6 +154,7 @@ func (o *reported) view() *reportedView {
 }
 
 func (m *Reports) of(organisation string) *reportedView {
+	m.ask()
 	if v, ok := m.views.Load(organisation); ok {
 		return v.(*reportedView)
 	}

@@ -29,9 +29,9 @@ type set struct {
 	withdrawn map[key]withdrawal
 	layout    uint64 // grows when rows change their blocks
 	ranges    uint64 // grows when a range changes that may stand for others
-	bans      int    // rows that engines are sent
 
-	// These two are read without the mutex.
+	// These are read without the mutex.
+	bans        atomic.Int64  // rows that engines are sent
 	version     atomic.Uint64 // grows with every change of what is published or withdrawn
 	withdrawals atomic.Uint64 // grows with every change of what is withdrawn
 }
@@ -193,7 +193,7 @@ func (s *set) put(k key, b bucketKey, since, until uint32, rank float32) bool {
 	bk := s.bucketList[id]
 	bk.rows++
 	if bk.sent() {
-		s.bans++
+		s.bans.Add(1)
 		s.addFresh(id, slot)
 	}
 	return true
@@ -209,7 +209,7 @@ func (s *set) remove(k key) bool {
 	id, b := r.bucket, s.bucketList[r.bucket]
 	if r.block != noBlock {
 		s.blocks[r.block].drop(slot, r.rank)
-		s.bans--
+		s.bans.Add(-1)
 		b.moved = true
 	}
 	delete(s.index, k)

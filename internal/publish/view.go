@@ -27,10 +27,17 @@ type own struct {
 	allowed   uint64          // version of allow
 	preferred []muster.Source // that they get whatever else is chosen
 	favoured  uint64          // version of preferred
+	ranked    *rankedList     // what gets the last places; nil: no wish
 }
 
 // none reports whether o differs in nothing from what everybody gets.
-func (o *own) none() bool { return o.fleet == nil && o.allow == nil && len(o.preferred) == 0 }
+func (o *own) none() bool {
+	return o.fleet == nil && o.allow == nil && !o.wishes()
+}
+
+// wishes reports whether there is something that the readers get whatever blocks
+// are chosen.
+func (o *own) wishes() bool { return len(o.preferred) > 0 || o.ranked != nil }
 
 // view holds what had to be encoded for some readers alone, in place of shared
 // blocks that contain something which they must not get.

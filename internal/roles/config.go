@@ -249,6 +249,13 @@ type ListsConfig struct {
 	// Length and order of the lists. What a machine's own organisation reported
 	// comes first in each.
 	Tiers TiersConfig `yaml:"tiers"`
+	// Whether a list that does not hold everything is chosen, up to 3000 places, by
+	// what comes to the reader's organisation most likely, going by its reports and
+	// those of organisations with the same visitors. Not where tailoring is none.
+	Tailored bool `yaml:"tailored"`
+	// How many addresses lists.tailored remembers; those not seen for longest go
+	// first. 200000 take 65 MB, and none where everything fits into every list.
+	TailoredSources int `yaml:"tailored_sources" range:"1000..10000000"`
 }
 
 // TiersConfig is the section lists.tiers.
@@ -391,7 +398,7 @@ func DefaultConfig() *Config {
 			Lite:      TierConfig{Size: 3_000, Tailoring: "reported"},
 			Community: TierConfig{Size: 15_000, Tailoring: "installed"},
 			Premium:   TierConfig{Tailoring: "installed"},
-		}},
+		}, Tailored: true, TailoredSources: 200_000},
 		Allowlists: AllowlistsConfig{MaxRanges: 20_000, HostKeep: day},
 		Blocklists: BlocklistsConfig{MaxEntries: 200_000, FeedBytes: 64 * MiB, FeedTimeout: time.Minute},
 		Orders:     OrdersConfig{Keep: day},

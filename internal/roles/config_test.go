@@ -68,6 +68,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"lists.contribution": "10", "lists.window": "2d", "lists.tiers.lite.size": "1", "lists.tiers.lite.tailoring": "none",
 		"lists.tiers.community.size": "0", "lists.tiers.community.tailoring": "reported",
 		"lists.tiers.premium.size": "50000", "lists.tiers.premium.tailoring": "none",
+		"lists.tailored": "false", "lists.tailored_sources": "5000",
 		"allowlists.clouds": "aws=/x/ip-ranges.json,edge=https://example.org/ips", "allowlists.private_urls": "true", "allowlists.max_ranges": "500", "allowlists.host_keep": "2d",
 		"hub.index": "/hub/.index.json", "hub.dir": "/hub", "hub.private": "/own", "hub.private_counts": "true", "orders.keep": "1h", "proxies.trusted": "10.0.0.0/8,fd00::1", "proxies.header": "forwarded",
 		"ratelimit.logins": "0", "ratelimit.wrong_passwords": "3", "ratelimit.window": "10m", "ratelimit.ban.duration": "6h",

@@ -25,6 +25,9 @@ type readerLists struct {
 // newPublisher makes the list engine and what it knows its readers by.
 func (n *node) newPublisher(taxonomy *policy.Taxonomy) *publish.Publisher {
 	n.reports = publish.NewReports(min(n.cfg.Lists.Window, n.cfg.Stream.MaxAge), n.now)
+	if n.cfg.Lists.Tailored {
+		n.rankings = publish.NewRankings(publish.RankingsConfig{Sources: n.cfg.Lists.TailoredSources, Now: n.now, Registerer: n.registry})
+	}
 	return publish.New(publish.Config{
 		Verdicts: changelog{n.db}, Allowed: n.truth.covers,
 		Behaviour: func(scenario string) string { return taxonomy.Of(scenario).Behaviour },
@@ -40,6 +43,7 @@ func (n *node) newPublisher(taxonomy *policy.Taxonomy) *publish.Publisher {
 			return list, version
 		},
 		Preferred: func(r *publish.Reader) ([]muster.Source, uint64) { return n.reports.Sources(r.Organisation) },
+		Rankings:  n.rankings,
 		Links: func(r *publish.Reader) (links wire.Links) {
 			if n.lists.allowlists != nil {
 				links.Allowlists = n.lists.allowlists(r.Machine, r.Organisation, r.Tags)
@@ -67,9 +71,17 @@ func (n *node) tier(r *publish.Reader) publish.Tier {
 }
 
 // followReports reads the stream, from its beginning on, for what organisations
-// reported. Nobody depends on its being up to date, so its end is no reason to
-// stop the server.
+// reported, as soon as a list depends on it: where everything fits into every
+// list, nothing is read. Nobody depends on its being up to date, so its end
+// is no reason to stop the server.
 func (n *node) followReports(ctx context.Context) error {
+	if n.cfg.Lists.Contribution == 0 {
+		select {
+		case <-n.reports.Asked():
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	if err := n.readReports(ctx); ctx.Err() == nil {
 		n.log.Error("the signal log cannot be read on: until a restart, lists go by what was reported before", ops.KeyError, err)
 		<-ctx.Done()
@@ -91,6 +103,9 @@ func (n *node) readReports(ctx context.Context) error {
 	for behind := true; ; {
 		if behind && reader.Position() >= last {
 			n.reports.Refresh() // as before the start
+			if n.rankings != nil {
+				n.rankings.Ready()
+			}
 			behind = false
 		}
 		entries, err := reader.Next(ctx, atOnce)
@@ -102,16 +117,20 @@ func (n *node) readReports(ctx context.Context) error {
 			_ = muster.DecodeSignals(entries[i].Data, func(s *muster.Signal) {
 				if n.isMember(s.Machine, s.Organisation) {
 					n.reports.Observe(s)
+					if n.rankings != nil {
+						n.rankings.Observe(s)
+					}
 				}
 			})
 		}
 	}
 }
 
-// refreshReports shows readers what organisations reported.
+// refreshReports shows readers what organisations reported, and ranks by it.
 func (n *node) refreshReports() ops.Job {
 	return ops.Job{Name: "reports", Interval: time.Minute, Log: n.log, Do: func(context.Context) error {
 		n.reports.Refresh()
+		n.publisher.Rank()
 		return nil
 	}}
 }

@@ -94,6 +94,7 @@ type node struct {
 	committer  *ingest.Committer
 	publisher  *publish.Publisher
 	reports    *publish.Reports
+	rankings   *publish.Rankings // nil unless lists are tailored
 	lists      readerLists
 	catalog    *catalog.Service
 	mirror     *hub.Mirror

@@ -26,7 +26,8 @@ type Ranked struct {
 }
 
 // Board holds candidates prepared at one moment, to be ranked for many readers.
-// It must not outlive the next Observe or Age of its Model.
+// It must not outlive the next Age of its Model, and knows nothing of what is
+// observed after it was made.
 type Board struct {
 	model *Model
 	rows  []row
@@ -141,6 +142,14 @@ func (b *Board) For(reader string) *Ranking {
 		r.scores[i] = b.model.p.Weights.Score(&f)
 	}
 	return r
+}
+
+// Adjust adds to the scores of candidates, by their places on the board. Scores
+// are log-odds.
+func (r *Ranking) Adjust(by func(i int) float64) {
+	for i := range r.scores {
+		r.scores[i] += by(i)
+	}
 }
 
 // First returns at most n sources, best first, each once; equal ones in the

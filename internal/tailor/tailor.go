@@ -113,8 +113,8 @@ type Sighting struct {
 }
 
 // Model remembers who was visited by whom. It is not safe for concurrent use,
-// save that any number of Boards may be made and used at a time as long as
-// nothing is observed.
+// save that any number of Boards may be made and used at a time while nothing is
+// observed and Age is not called.
 type Model struct {
 	p        Parameters
 	sources  table
@@ -154,6 +154,10 @@ func New(p Parameters) *Model {
 
 // Parameters returns what the model goes by, with the defaults filled in.
 func (m *Model) Parameters() Parameters { return m.p }
+
+// Knows reports whether something is remembered of a victim, or of one that
+// shares its place for want of more.
+func (m *Model) Knows(victim string) bool { return m.reader(victim) != nobody }
 
 // Sources returns how many sources are remembered.
 func (m *Model) Sources() int { return len(m.sources.index) }
