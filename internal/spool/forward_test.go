@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 
 	"muster"
@@ -331,6 +334,29 @@ func TestLocalAndSentSignalsAreNotForwarded(t *testing.T) {
 		time.Sleep(time.Minute)
 		if s := f.Status(); s.Depth != 0 || s.Applied != 2 || g.central.calls != 0 {
 			t.Errorf("%d calls, %+v", g.central.calls, s)
+		}
+	})
+}
+
+func TestMetricsSayHowDeepAndHowOld(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		g := newRig(t, func(c *Config) { c.Registerer = registry })
+		g.central.fault = func(int, []string) *fault { return &fault{err: errDown} }
+		_, stop := g.start()
+		defer stop()
+		g.put("m0", 5)
+		time.Sleep(time.Minute)
+		err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP muster_spool_depth_signals Signals that wait to be sent upstream.
+# TYPE muster_spool_depth_signals gauge
+muster_spool_depth_signals 4
+# HELP muster_spool_oldest_seconds Age of the oldest signal that waits to be sent upstream.
+# TYPE muster_spool_oldest_seconds gauge
+muster_spool_oldest_seconds 60
+`), "muster_spool_depth_signals", "muster_spool_oldest_seconds")
+		if err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -19,9 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"muster"
 )
 
@@ -233,29 +230,6 @@ func TestHTTPSendsAsAnEngineDoes(t *testing.T) {
 			t.Errorf("%s %s %v, %d bytes", got.Method, got.URL, got.Header, len(body))
 		}
 	}
-}
-
-func TestMetricsSayHowDeepAndHowOld(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		registry := prometheus.NewRegistry()
-		g := newRig(t, func(c *Config) { c.Registerer = registry })
-		g.central.fault = func(int, []string) *fault { return &fault{err: errDown} }
-		_, stop := g.start()
-		defer stop()
-		g.put("m0", 5)
-		time.Sleep(time.Minute)
-		err := testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP muster_spool_depth_signals Signals that wait to be sent upstream.
-# TYPE muster_spool_depth_signals gauge
-muster_spool_depth_signals 4
-# HELP muster_spool_oldest_seconds Age of the oldest signal that waits to be sent upstream.
-# TYPE muster_spool_oldest_seconds gauge
-muster_spool_oldest_seconds 60
-`), "muster_spool_depth_signals", "muster_spool_oldest_seconds")
-		if err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 type failing struct{ err error }
