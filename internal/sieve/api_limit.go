@@ -1,6 +1,7 @@
 package sieve
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,8 +19,9 @@ const (
 // strangers counts the requests of clients without a key, by address. Beyond
 // maxStrangers at once, further ones share one count.
 type strangers struct {
-	mu   sync.Mutex
-	seen map[netip.Prefix]strangerWindow
+	mu    sync.Mutex
+	seen  map[netip.Prefix]strangerWindow
+	swept time.Time
 }
 
 type strangerWindow struct {
@@ -38,10 +40,9 @@ func (s *strangers) spend(addr netip.Addr, now time.Time) time.Duration {
 	}
 	w, known := s.seen[client]
 	if !known && len(s.seen) >= maxStrangers {
-		for p, w := range s.seen {
-			if !now.Before(w.ends) {
-				delete(s.seen, p)
-			}
+		if now.Sub(s.swept) >= time.Second { // it goes through all of them
+			s.swept = now
+			maps.DeleteFunc(s.seen, func(_ netip.Prefix, w strangerWindow) bool { return !now.Before(w.ends) })
 		}
 		if len(s.seen) >= maxStrangers {
 			client = netip.Prefix{}
