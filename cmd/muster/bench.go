@@ -147,8 +147,9 @@ func (c *benchCmd) measure(ctx context.Context, progress func(swarm.Progress)) (
 		return on.verdict(ctx, c, strings.Split(c.Key, ","))
 	case swarm.Live:
 		return nil, errors.New("sources takes no --url: it stops its server and starts it again")
+	default:
+		return on.run(ctx, c)
 	}
-	return on.run(ctx, c)
 }
 
 func (c *benchCmd) abuse() bool { return c.Kind == string(swarm.Abuse) }
@@ -281,6 +282,7 @@ func (c *benchCmd) measureOwn(ctx context.Context, progress func(swarm.Progress)
 		return res, err
 	case swarm.Live:
 		return c.live(ctx, server, progress)
+	default: // they need nothing beside
 	}
 	figures, err := on.run(ctx, c)
 	if err != nil {

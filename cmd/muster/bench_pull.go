@@ -63,7 +63,7 @@ func benchScenarios(random *rand.Rand) (names []string) {
 // listings makes verdicts on n addresses, over the hub's scenarios as on real
 // networks: few of them have most.
 func listings(n int, now time.Time) []muster.Verdict {
-	random := rand.New(rand.NewPCG(benchSeed, 1)) //nolint:gosec // it shall be the same each time
+	random := rand.New(rand.NewPCG(benchSeed, 1)) // the same each time
 	names := benchScenarios(random)
 	scenario := rand.NewZipf(random, 1.2, 3, uint64(len(names)-1))
 	seen := make(map[uint32]bool, n)
@@ -89,7 +89,7 @@ func listings(n int, now time.Time) []muster.Verdict {
 
 // footprints makes n different sets of scenarios, of 20 to 80 each.
 func footprints(n int) [][]string {
-	random := rand.New(rand.NewPCG(benchSeed, 1)) //nolint:gosec // it shall be the same each time
+	random := rand.New(rand.NewPCG(benchSeed, 1)) // the same each time
 	names := benchScenarios(random)
 	all := make([][]string, n)
 	for i := range all {

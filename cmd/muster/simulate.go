@@ -179,7 +179,7 @@ func (c *simulateCmd) report(result *simulate.Result) (err error) {
 }
 
 func (c *simulateCmd) draw(result *simulate.Result) error {
-	if err := os.MkdirAll(c.Plots, 0o755); err != nil {
+	if err := os.MkdirAll(c.Plots, 0o750); err != nil {
 		return err
 	}
 	for name, svg := range result.Plots {

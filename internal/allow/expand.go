@@ -83,6 +83,7 @@ func (k *known) problem(item *muster.AllowItem) string {
 		if h := k.hosts[item.Value]; h != nil {
 			return h.problem
 		}
+	default: // addresses and ranges are what they are
 	}
 	return ""
 }
@@ -219,6 +220,7 @@ func (s *Service) expectLocked() {
 			case muster.AllowCloud:
 				set, _ := item.Cloud()
 				clouds[set] = true
+			default: // nothing to look up
 			}
 		}
 	}
@@ -264,6 +266,7 @@ func (s *Service) checkKnown(items []muster.AllowItem) error {
 			return muster.Errorf(muster.Unavailable, "the ranges of cloud:%s could not be read yet: try again, and look for it in the server's log", set)
 		case muster.AllowHost:
 			return muster.Errorf(muster.Invalid, "%s leads to no address now: expected a name that the server can look up", item.Value)
+		default: // addresses and ranges are what they are
 		}
 	}
 	return nil

@@ -133,8 +133,10 @@ func TestShowAllowlists(t *testing.T) {
 	r.want(404, "there is no such allowlist", "GET", "/api/v1/allowlists/x", "")
 	r.want(200, "[]", "GET", "/api/v1/allowlists/a/items", "")
 	g.items = []allow.ItemState{
-		{AllowItem: muster.AllowItem{Kind: muster.AllowHost, Value: "home.example.org", Reason: "ada", By: "jane", CreatedAt: now, ExpiresAt: now.Add(time.Hour)}, Ranges: 1,
-			Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")}, Problem: "it is late"},
+		{
+			AllowItem: muster.AllowItem{Kind: muster.AllowHost, Value: "home.example.org", Reason: "ada", By: "jane", CreatedAt: now, ExpiresAt: now.Add(time.Hour)}, Ranges: 1,
+			Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")}, Problem: "it is late",
+		},
 	}
 	r.want(200, `[{"kind":"host","value":"home.example.org","reason":"ada","created_at":"2026-11-20T12:00:00Z","expires_at":"2026-11-20T13:00:00Z","by":"jane","ranges":1,`+
 		`"addresses":["192.0.2.7"],"problem":"it is late"}]`, "GET", "/api/v1/allowlists/a/items", "")

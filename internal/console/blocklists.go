@@ -382,6 +382,7 @@ func viewStored(s catalog.Stored, up catalog.Upload) storedView {
 func (a *API) addBlocklistEntries(r *http.Request) (any, error) {
 	return a.putBlocklistEntries(r, false)
 }
+
 func (a *API) replaceBlocklistEntries(r *http.Request) (any, error) {
 	return a.putBlocklistEntries(r, true)
 }
@@ -507,6 +508,7 @@ func (a *API) fetchFeed(r *http.Request) (any, error) {
 }
 
 func (a *API) approveFeed(r *http.Request) (any, error) { return a.settleFeed(r, Blocklists.Approve) }
+
 func (a *API) discardFeed(r *http.Request) (any, error) { return a.settleFeed(r, Blocklists.Discard) }
 
 func (a *API) settleFeed(r *http.Request, settle func(Blocklists, context.Context, string, catalog.By) (muster.FeedState, error)) (any, error) {
@@ -563,7 +565,10 @@ func (a *API) blocklistStatistics(r *http.Request) (any, error) {
 		Overlaps      []overlap        `json:"overlaps"`
 		Days          []day            `json:"days"`
 	}{
-		s.Size, s.Subscriptions, churn{s.Added2, s.Removed2}, churn{s.Added30, s.Removed30}, hits,
+		s.Size, s.Subscriptions,
+		churn{s.Added2, s.Removed2},
+		churn{s.Added30, s.Removed30},
+		hits,
 		views(s.Overlaps, func(o catalog.Overlap) overlap {
 			return overlap{names[o.List], o.Entries, float64(o.Entries) / float64(max(s.Size, 1))}
 		}),

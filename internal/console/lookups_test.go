@@ -103,8 +103,13 @@ func TestLookupKeyIsShownOnce(t *testing.T) {
 		t.Errorf("%d, %+v", w.Code, o.keys)
 	}
 	for _, bad := range []struct{ method, path, body string }{
-		{"DELETE", "/lookup-keys/none", ""}, {"POST", "/lookup-keys", `{"name":""}`}, {"POST", "/lookup-keys", `{"name":"a","per_day":-1}`},
-		{"POST", "/lookup-keys", `{"name":"a","organisation":"nobody"}`}, {"POST", "/lookup-keys", `{"nam":"a"}`}, {"GET", "/lookup/nonsense", ""}, {"GET", "/dump/xml", ""},
+		{"DELETE", "/lookup-keys/none", ""},
+		{"POST", "/lookup-keys", `{"name":""}`},
+		{"POST", "/lookup-keys", `{"name":"a","per_day":-1}`},
+		{"POST", "/lookup-keys", `{"name":"a","organisation":"nobody"}`},
+		{"POST", "/lookup-keys", `{"nam":"a"}`},
+		{"GET", "/lookup/nonsense", ""},
+		{"GET", "/dump/xml", ""},
 	} {
 		if w := ask(bad.method, bad.path, bad.body); w.Code != http.StatusBadRequest && w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), `"message"`) {
 			t.Errorf("%s %s %s: %d %s", bad.method, bad.path, bad.body, w.Code, w.Body)

@@ -81,6 +81,7 @@ func (v *Vocabulary) goodClass(good Good, why string) Label {
 		return wordOf(v.falsePositives, classPrivate)
 	case Allowlisted:
 		return own[classAllowed]
+	default: // the reason tells
 	}
 	why = strings.ToLower(why)
 	for _, c := range classes {

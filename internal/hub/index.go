@@ -161,7 +161,7 @@ var (
 // check refuses what cscli would stumble over, and paths that lead elsewhere.
 func (i *item) check() error {
 	if !nameForm.MatchString(i.name) {
-		return errors.New("expected a name like author/name, of letters, digits, - _ and .")
+		return errors.New("expected a name like author/name, of letters, digits and the signs - _ . in them")
 	}
 	if i.Path == "" {
 		return errors.New("it has no path")

@@ -242,8 +242,9 @@ func (w *Worker) wouldList(h *held, f crowd.Facts, at int64) bool {
 	switch w.table.Explain(&h.ev, at, f).Rule {
 	case crowd.ByCrowd, crowd.ByHoneypot, crowd.ByTopRank:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // Named tells that an address was found to own a name. The source is judged

@@ -2,6 +2,7 @@ package jury
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -106,7 +107,9 @@ func TestBatchesAreBounded(t *testing.T) {
 				last = b.position
 			}
 			stop()
-			<-ended
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("following ended with %v", err)
+			}
 			for i := range all {
 				if came[i].Partition != all[i].Partition || came[i].Position != all[i].Position {
 					t.Fatalf("record %d is that of partition %d at %d", i, came[i].Partition, came[i].Position)

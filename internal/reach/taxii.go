@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -120,7 +121,7 @@ func acceptsTAXII(r *http.Request) error {
 func (l *Lookups) taxiiFail(w http.ResponseWriter, r *http.Request, err error) {
 	ops.RecordOf(r.Context()).Err = err
 	status, code, message := statusOf(w, err)
-	if as, ok := err.(notAcceptable); ok && as.error != nil {
+	if as, ok := errors.AsType[notAcceptable](err); ok && as.error != nil {
 		status = http.StatusNotAcceptable
 	}
 	if status == http.StatusUnauthorized {

@@ -136,6 +136,7 @@ func child(v reflect.Value, name string) (reflect.Value, error) {
 			return v.Index(i), nil
 		}
 		return v, fmt.Errorf("expected a number from 0 to %d, got %q", v.Len()-1, name)
+	default:
+		return v, fmt.Errorf("expected nothing below a %s, got %q", v.Type(), name)
 	}
-	return v, fmt.Errorf("expected nothing below a %s, got %q", v.Type(), name)
 }

@@ -47,7 +47,9 @@ func BenchmarkFollow(b *testing.B) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "signals/s")
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
 }
 
 // BenchmarkDays reads what a lookup needs, of 20,000 sources with a week each.

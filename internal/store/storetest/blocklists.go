@@ -160,12 +160,12 @@ func testListStatistics(t *testing.T, db *store.DB) {
 	equal(t, "days", must(db.ListDays(ctx, "l", day))(t), []muster.ListDay{first, second})
 	equal(t, "the last day", must(db.ListDays(ctx, "l", next))(t), []muster.ListDay{second})
 
-	ok(t, db.AddListHits(ctx, []muster.ListHits{{"l", day, "packet", 3}, {"l", day, "byte", 1 << 40}, {"l", next, "packet", 1}, {"k", day, "packet", 7}}))
-	ok(t, db.AddListHits(ctx, []muster.ListHits{{"l", day, "packet", 2}}))
-	equal(t, "hits", must(db.ListHits(ctx, "l", day))(t), []muster.ListHits{{"l", day, "byte", 1 << 40}, {"l", day, "packet", 5}, {"l", next, "packet", 1}})
+	ok(t, db.AddListHits(ctx, []muster.ListHits{hits("l", day, "packet", 3), hits("l", day, "byte", 1<<40), hits("l", next, "packet", 1), hits("k", day, "packet", 7)}))
+	ok(t, db.AddListHits(ctx, []muster.ListHits{hits("l", day, "packet", 2)}))
+	equal(t, "hits", must(db.ListHits(ctx, "l", day))(t), []muster.ListHits{hits("l", day, "byte", 1<<40), hits("l", day, "packet", 5), hits("l", next, "packet", 1)})
 	ok(t, db.PruneListDays(ctx, next))
 	equal(t, "days left", must(db.ListDays(ctx, "l", day))(t), []muster.ListDay{second})
-	equal(t, "hits left", must(db.ListHits(ctx, "l", day))(t), []muster.ListHits{{"l", next, "packet", 1}})
+	equal(t, "hits left", must(db.ListHits(ctx, "l", day))(t), []muster.ListHits{hits("l", next, "packet", 1)})
 }
 
 func testSourcesForRules(t *testing.T, db *store.DB) {
@@ -181,4 +181,8 @@ func testSourcesForRules(t *testing.T, db *store.DB) {
 		return err
 	}))
 	equal(t, "reported", must(db.ReportedBy(ctx, "o1", at(5)))(t), map[muster.Source]struct{}{source("192.0.2.1"): {}})
+}
+
+func hits(list string, day time.Time, unit string, n int64) muster.ListHits {
+	return muster.ListHits{List: list, Day: day, Unit: unit, Count: n}
 }
