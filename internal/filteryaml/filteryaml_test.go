@@ -2,6 +2,7 @@ package filteryaml
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -152,4 +153,24 @@ func FuzzRead(f *testing.F) {
 		}
 		filter.Compile(rules, filter.Options{})
 	})
+}
+
+// Every example in the manual works, without a warning.
+func TestManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/filters.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(manual), "```yaml\n")[1:]
+	if len(blocks) < 4 {
+		t.Fatalf("the manual has %d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, "```")
+		rules, problems := Read("filters.md", []byte(text))
+		set, wrong := filter.Compile(rules, filter.Options{})
+		if problems = append(problems, wrong...); len(problems) > 0 || len(set.Rules()) == 0 {
+			t.Errorf("%v in\n%s", problems, text)
+		}
+	}
 }
