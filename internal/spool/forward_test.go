@@ -23,7 +23,7 @@ func TestWhatIsNotWithheldArrivesInOrder(t *testing.T) {
 		for i := range 20 {
 			g.put(fmt.Sprintf("m%d", i%3), 50)
 		}
-		time.Sleep(time.Minute) // virtual: everything has come to rest
+		pass(time.Minute)
 		g.check()
 		if s := f.Status(); s.Depth != 0 || s.Engines != 0 || !s.Oldest.IsZero() || s.Applied == 0 {
 			t.Errorf("at rest: %+v", s)
@@ -77,13 +77,13 @@ func TestExactlyOnceUnderFaults(t *testing.T) {
 				}
 				_, stop := g.start()
 				put(next + 10)
-				time.Sleep(time.Duration(seconds) * time.Second)
+				pass(time.Duration(seconds) * time.Second)
 				stop()
 				g.store.enter = nil
 			}
 			f, stop := g.start()
 			put(len(batches))
-			time.Sleep(6 * time.Hour)
+			pass(6 * time.Hour)
 			s := f.Status()
 			stop()
 			g.check()
@@ -117,11 +117,11 @@ func TestABanIsSatOut(t *testing.T) {
 		for i := range 10 {
 			g.put(fmt.Sprintf("m%d", i), 3)
 		}
-		time.Sleep(59 * time.Minute)
-		if s := f.Status(); !s.Banned || s.Cause != "banned: a login storm" || s.Depth != 33 || g.central.calls != 1 {
-			t.Fatalf("%d calls, %+v", g.central.calls, s)
+		pass(59 * time.Minute)
+		if s := f.Status(); !s.Banned || s.Cause != "banned: a login storm" || s.Depth != 33 || g.central.callCount() != 1 {
+			t.Fatalf("%d calls, %+v", g.central.callCount(), s)
 		}
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		g.check()
 		if s := f.Status(); s.Banned || s.Depth != 0 {
 			t.Errorf("after the ban: %+v", s)
@@ -143,7 +143,7 @@ func TestRetryAfterIsKept(t *testing.T) {
 		g.put("m0", 1)
 		synctest.Wait() // else two calls are on their way before the answer
 		g.put("m1", 1)
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		g.check()
 		if gap := g.central.times[1].Sub(g.central.times[0]); gap < 90*time.Second || gap > 3*time.Minute {
 			t.Errorf("the second call came %s after the first, which was told to wait 90 s", gap)
@@ -157,29 +157,29 @@ func TestAnEngineWaitsForItsLogin(t *testing.T) {
 		g := newRig(t)
 		f, stop := g.start()
 		g.put("m0", 10)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		g.central.revoked[g.auth["m0"]] = true
 		partner := samePartition("m0")
 		g.put("m0", 10)
 		g.put(partner, 10)
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		s := f.Status()
 		if s.Depth != 8 || len(s.Waiting) != 1 || !s.Waiting[0].Until.IsZero() || g.central.count() != 16 {
 			t.Fatalf("%d arrived, %+v", g.central.count(), s)
 		}
-		calls := g.central.calls
+		calls := g.central.callCount()
 		stop()
 		if len(g.store.cursors) != 1 {
 			t.Errorf("cursors %v: expected one for the engine that is ahead", g.store.cursors)
 		}
 		f, stop = g.start()
 		defer stop()
-		time.Sleep(time.Hour)
-		if got := g.central.calls - calls; got > 1 {
+		pass(time.Hour)
+		if got := g.central.callCount() - calls; got > 1 {
 			t.Errorf("%d calls with a token that is refused", got)
 		}
 		g.login("m0", time.Hour)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		g.check()
 		if s := f.Status(); s.Depth != 0 {
 			t.Errorf("%+v", s)
@@ -219,9 +219,9 @@ func TestTheOwnAccountStandsIn(t *testing.T) {
 		defer stop()
 		g.login("m0", time.Minute)
 		g.put("m0", 4)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		g.put("m0", 4)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if len(g.central.order["m0"]) != 4 || len(g.central.order["sieve"]) != 4 {
 			t.Errorf("arrived: %v", g.central.order)
 		}
@@ -243,9 +243,9 @@ func TestWhatIsInDoubtWaitsForItsEngine(t *testing.T) {
 		defer stop()
 		g.login("m0", time.Minute)
 		g.put("m0", 4)
-		time.Sleep(30 * time.Minute)
+		pass(30 * time.Minute)
 		g.login("m0", time.Hour)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		g.check()
 		if len(g.central.order["sieve"]) != 0 {
 			t.Errorf("sent twice, under two machines: %v", g.central.order)
@@ -268,7 +268,7 @@ func TestAPoisonedSignalIsSetAside(t *testing.T) {
 		f, stop := g.start()
 		defer stop()
 		g.put("m0", 50)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if s := f.Status(); s.Depth != 0 {
 			t.Fatalf("%+v", s)
 		}
@@ -286,8 +286,8 @@ func TestAPoisonedSignalIsSetAside(t *testing.T) {
 		if r := g.store.refused[0]; r.UUID != "m0-7" || r.Status != 400 || r.Reason != "status 400: scenario is missing item" || len(r.Raw) == 0 || r.Machine != "m0" {
 			t.Errorf("set aside: %+v", r)
 		}
-		if g.central.calls > 40 {
-			t.Errorf("%d calls to find three signals among 40", g.central.calls)
+		if g.central.callCount() > 40 {
+			t.Errorf("%d calls to find three signals among 40", g.central.callCount())
 		}
 	})
 }
@@ -300,7 +300,7 @@ func TestABrokenUpstreamDoesNotEmptyTheSpool(t *testing.T) {
 		f, stop := g.start()
 		defer stop()
 		g.put("m0", 500)
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if s := f.Status(); s.Depth < 350 || len(s.Waiting) != 1 {
 			t.Errorf("after ten minutes %d of 400 are left: %+v", s.Depth, s.Waiting)
 		}
@@ -313,9 +313,9 @@ func TestHeldSignalsStay(t *testing.T) {
 		f, stop := g.start()
 		defer stop()
 		g.put("m0", 5)
-		time.Sleep(time.Hour)
-		if s := f.Status(); s.Depth != 4 || !s.Held || g.central.calls != 0 {
-			t.Errorf("%d calls, %+v", g.central.calls, s)
+		pass(time.Hour)
+		if s := f.Status(); s.Depth != 4 || !s.Held || g.central.callCount() != 0 {
+			t.Errorf("%d calls, %+v", g.central.callCount(), s)
 		}
 	})
 }
@@ -331,9 +331,9 @@ func TestLocalAndSentSignalsAreNotForwarded(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(time.Minute)
-		if s := f.Status(); s.Depth != 0 || s.Applied != 2 || g.central.calls != 0 {
-			t.Errorf("%d calls, %+v", g.central.calls, s)
+		pass(time.Minute)
+		if s := f.Status(); s.Depth != 0 || s.Applied != 2 || g.central.callCount() != 0 {
+			t.Errorf("%d calls, %+v", g.central.callCount(), s)
 		}
 	})
 }
@@ -346,7 +346,7 @@ func TestMetricsSayHowDeepAndHowOld(t *testing.T) {
 		_, stop := g.start()
 		defer stop()
 		g.put("m0", 5)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		err := testutil.GatherAndCompare(registry, strings.NewReader(`
 # HELP muster_spool_depth_signals Signals that wait to be sent upstream.
 # TYPE muster_spool_depth_signals gauge

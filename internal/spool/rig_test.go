@@ -268,6 +268,12 @@ func (c *central) count() int {
 	return n
 }
 
+func (c *central) callCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls
+}
+
 func bearerOf(machine string, n int, expires time.Time) string {
 	claims := fmt.Sprintf(`{"machine_id":%q,"exp":%d,"n":%d}`, machine, expires.Unix(), n)
 	return "Bearer eyJhbGciOiJIUzI1NiJ9." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln"
@@ -376,5 +382,11 @@ func (g *rig) check() {
 }
 
 func bubble(t *testing.T, f func(t *testing.T)) { t.Helper(); synctest.Test(t, f) }
+
+// pass lets virtual time go by, and all come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 var errDown = errors.New("connection refused")
