@@ -16,15 +16,6 @@ type SpoolState struct {
 	Cursors   []SpoolCursor
 }
 
-// SpoolSent is a signal that the upstream has taken, by its place in the sieve's
-// log.
-type SpoolSent struct {
-	Partition uint8
-	Position  uint64
-	Index     uint32 // as in SpoolCursor
-	At        time.Time
-}
-
 // SpoolRefusal is a signal that the upstream will not have, set aside so that
 // those behind it can go on.
 type SpoolRefusal struct {

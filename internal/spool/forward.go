@@ -36,7 +36,7 @@ type Store interface {
 type History interface {
 	// MarkForwarded may be called again with the same, and with signals that the
 	// history has not stored yet: they must be marked when they come.
-	MarkForwarded(ctx context.Context, sent []muster.SpoolSent) error
+	MarkForwarded(ctx context.Context, sent []muster.SieveRef, at time.Time) error
 }
 
 // Account is the sieve's own at the upstream, for signals of engines whose

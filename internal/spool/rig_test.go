@@ -101,12 +101,12 @@ type memoryStore struct {
 	state   muster.SpoolState
 	cursors map[muster.SieveEngine]muster.SpoolCursor
 	refused []muster.SpoolRefusal
-	marked  map[muster.SpoolSent]int // without At
+	marked  map[muster.SieveRef]int
 	tokens  []muster.SpoolToken
 }
 
 func newStore() *memoryStore {
-	return &memoryStore{cursors: map[muster.SieveEngine]muster.SpoolCursor{}, marked: map[muster.SpoolSent]int{}}
+	return &memoryStore{cursors: map[muster.SieveEngine]muster.SpoolCursor{}, marked: map[muster.SieveRef]int{}}
 }
 
 func (s *memoryStore) SpoolState(context.Context) (muster.SpoolState, error) {
@@ -145,11 +145,10 @@ func (s *memoryStore) CommitSpool(_ context.Context, p muster.SpoolProgress) err
 	return nil
 }
 
-func (s *memoryStore) MarkForwarded(_ context.Context, sent []muster.SpoolSent) error {
+func (s *memoryStore) MarkForwarded(_ context.Context, sent []muster.SieveRef, _ time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range sent {
-		m.At = time.Time{}
 		s.marked[m]++
 	}
 	return nil

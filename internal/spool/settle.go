@@ -16,7 +16,7 @@ import (
 // settled is what the next commit keeps.
 type settled struct {
 	engines []*engine // that wait for it
-	sent    []muster.SpoolSent
+	sent    []muster.SieveRef
 	refused []muster.SpoolRefusal
 }
 
@@ -73,7 +73,7 @@ func (f *Forwarder) took(e *engine, r result, now time.Time) {
 	}
 	for i := range r.attempt.items {
 		it := &r.attempt.items[i]
-		f.settled.sent = append(f.settled.sent, muster.SpoolSent{Partition: e.id.Partition(), Position: it.position, Index: it.index, At: now})
+		f.settled.sent = append(f.settled.sent, muster.SieveRef{Partition: e.id.Partition(), Position: it.position, Index: int(it.index)})
 	}
 	f.metrics.sent.Add(float64(len(r.attempt.items)))
 	f.metrics.refused.WithLabelValues("upstream_kept_back").Add(float64(readAnswer(r.answer).Refused))
@@ -248,9 +248,9 @@ func (f *Forwarder) startCommit(ctx context.Context, now time.Time) {
 
 // keep notes what was sent, then how far that is: in between, a crash sends it
 // once more.
-func (f *Forwarder) keep(ctx context.Context, p muster.SpoolProgress, sent []muster.SpoolSent) error {
+func (f *Forwarder) keep(ctx context.Context, p muster.SpoolProgress, sent []muster.SieveRef) error {
 	if f.cfg.History != nil && len(sent) > 0 {
-		if err := f.cfg.History.MarkForwarded(ctx, sent); err != nil {
+		if err := f.cfg.History.MarkForwarded(ctx, sent, f.cfg.Now()); err != nil {
 			return err
 		}
 	}
@@ -259,7 +259,7 @@ func (f *Forwarder) keep(ctx context.Context, p muster.SpoolProgress, sent []mus
 
 // progress takes what is settled and works out how far the partitions of its
 // engines are, or with all every partition.
-func (f *Forwarder) progress(all bool) (p muster.SpoolProgress, sent []muster.SpoolSent, done []*engine) {
+func (f *Forwarder) progress(all bool) (p muster.SpoolProgress, sent []muster.SieveRef, done []*engine) {
 	positions := [muster.Partitions]uint64{}
 	for i := range positions {
 		positions[i] = max(f.read, f.kept[i])
