@@ -111,14 +111,16 @@ func sieveBlocksAmong(n int) string {
 	return selectSieveBlocks + ` WHERE block IN (` + strings.TrimSuffix(strings.Repeat("?, ", n), ", ") + `)`
 }
 
-const selectSieveBlocksAt = selectSieveBlocks + ` WHERE position <= ?1 AND
-	block >= COALESCE((SELECT MAX(block) FROM sieve_blocks WHERE position = (SELECT MAX(position) FROM sieve_blocks WHERE position < ?1)), 0)
+// From the last block that begins before a position to the last that begins there.
+const selectSieveBlocksAt = selectSieveBlocks + ` WHERE
+	block >= COALESCE((SELECT MAX(block) FROM sieve_blocks WHERE position = (SELECT MAX(position) FROM sieve_blocks WHERE position < ?)), 0) AND
+	block <= (SELECT MAX(block) FROM sieve_blocks WHERE position = (SELECT MAX(position) FROM sieve_blocks WHERE position <= ?))
 	ORDER BY block`
 
 // SieveBlocksAt returns the blocks that may hold what came at a position of the
 // log, in order.
 func (db *DB) SieveBlocksAt(ctx context.Context, position uint64) ([]muster.SieveBlock, error) {
-	return list(ctx, db.reader, scanSieveBlock, selectSieveBlocksAt, int64(position))
+	return list(ctx, db.reader, scanSieveBlock, selectSieveBlocksAt, int64(position), int64(position))
 }
 
 // SieveLarge returns what was too large for the block of an alert.
