@@ -90,6 +90,7 @@ func appendText(b []byte, s string) []byte {
 type cursor struct {
 	data []byte
 	bad  bool
+	skip bool // texts are passed over
 }
 
 func (c *cursor) take(n uint64) []byte {
@@ -119,7 +120,13 @@ func (c *cursor) uvarint() uint64 {
 	return n
 }
 
-func (c *cursor) text() string { return string(c.take(c.uvarint())) }
+func (c *cursor) text() string {
+	b := c.take(c.uvarint())
+	if c.skip {
+		return ""
+	}
+	return string(b)
+}
 
 func (c *cursor) float() *float64 {
 	b := c.take(8)
@@ -201,12 +208,19 @@ func (p *packer) unpackBlock(data []byte) ([]stored, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeBlock(plain, func(int) bool { return true })
+}
+
+// decodeBlock reads the alerts of a block that was unpacked. Those that are not
+// wanted have no texts.
+func decodeBlock(plain []byte, wanted func(i int) bool) ([]stored, error) {
 	c := cursor{data: plain}
 	if v := c.byte(); v != blockVersion {
 		return nil, fmt.Errorf("expected a block of alerts of version %d, got %d: written by a newer release?", blockVersion, v)
 	}
 	alerts := make([]stored, c.byte())
 	for i := range alerts {
+		c.skip = !wanted(i)
 		alerts[i] = c.stored()
 	}
 	if c.bad || len(c.data) > 0 {

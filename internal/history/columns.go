@@ -131,10 +131,16 @@ func (f *filter) places(c *chunk) (wanted []bool, any bool) {
 	return wanted, any
 }
 
-// word returns which of 64 alerts have the flags and times searched for.
+// word returns which of 64 alerts have the flags and times searched for. Alerts
+// that came after times were taken are left out.
 func (f *filter) word(c *chunk, w int, times []int64) uint64 {
-	m := ^uint64(0)
-	if left := len(c.rows) - w<<6; left < 64 {
+	m, n := ^uint64(0), len(c.rows)
+	if times != nil {
+		n = min(n, len(times))
+	}
+	if left := n - w<<6; left <= 0 {
+		return 0
+	} else if left < 64 {
 		m = 1<<left - 1
 	}
 	if f.filtered != nil {
@@ -152,7 +158,7 @@ func (f *filter) word(c *chunk, w int, times []int64) uint64 {
 		}
 	}
 	if times != nil && m != 0 {
-		for i, at := range times[w<<6 : min(w<<6+64, len(times), len(c.rows))] {
+		for i, at := range times[w<<6 : min(w<<6+64, n)] {
 			if at < f.since || f.until != 0 && at > f.until {
 				m &^= 1 << i
 			}

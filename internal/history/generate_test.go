@@ -87,17 +87,20 @@ func openStore(tb testing.TB, dir string) *store.DB {
 	return db
 }
 
-// fill stores n alerts of the last year in requests of 50.
-func fill(tb testing.TB, s *Service, n int, end time.Time) (marked time.Duration) {
+// fill stores n alerts of the last year in requests of 50, and returns how long
+// storing and marking took.
+func fill(tb testing.TB, s *Service, n int, end time.Time) (stored, marked time.Duration) {
 	g := newTraffic(end.Add(-365*24*time.Hour), 365*24*time.Hour/time.Duration(n))
 	var entries []muster.Entry
 	for done := 0; done < n; done += 50 {
 		entries = append(entries, g.entry(50))
 		if len(entries) == 80 || done+50 >= n {
+			began := time.Now()
 			if err := s.take(context.Background(), entries, 0); err != nil {
 				tb.Fatal(err)
 			}
-			began := time.Now()
+			stored += time.Since(began)
+			began = time.Now()
 			if err := s.MarkForwarded(context.Background(), forwardedOf(tb, entries), g.at); err != nil {
 				tb.Fatal(err)
 			}
@@ -105,7 +108,7 @@ func fill(tb testing.TB, s *Service, n int, end time.Time) (marked time.Duration
 			entries = entries[:0]
 		}
 	}
-	return marked
+	return stored, marked
 }
 
 // forwardedOf returns what a spool would mark of some entries.

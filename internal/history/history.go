@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,9 @@ import (
 
 // Reader follows the sieve's log.
 type Reader interface {
-	// Next blocks for at least one entry and returns up to limit, in order per
-	// partition, each strictly above the position it was opened at.
+	// Next blocks for at least one entry and returns up to limit, in order of their
+	// positions whatever the partition, each strictly above the position it was opened
+	// at.
 	Next(ctx context.Context, limit int) ([]muster.Entry, error)
 	// Position tells how far Next has come: every entry at or below it has been
 	// returned.
@@ -203,6 +205,7 @@ func (s *Service) Start(ctx context.Context) error {
 
 func (s *Service) loadPositions(ctx context.Context) (err error) {
 	s.applied, err = s.cfg.Ledger.SieveHistoryPositions(ctx)
+	s.position.Store(slices.Max(s.applied[:]))
 	return err
 }
 

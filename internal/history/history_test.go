@@ -486,6 +486,107 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// brokenLedger fails writes while it is broken.
+type brokenLedger struct {
+	Ledger
+	broken error
+}
+
+func (l *brokenLedger) PutSieve(ctx context.Context, w *muster.SieveWrite) error {
+	if l.broken != nil {
+		return l.broken
+	}
+	return l.Ledger.PutSieve(ctx, w)
+}
+
+// What could not be stored is not shown, not counted, and stored when it comes
+// again.
+func TestBrokenLedger(t *testing.T) {
+	r := newRig(t)
+	ledger := &brokenLedger{Ledger: r.db}
+	r.Service = New(Config{Ledger: ledger, Now: func() time.Time { return r.now }})
+	if err := r.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.add(entryOf(0, 1, base, plain("a")))
+	before := r.Stats()
+	ledger.broken = errors.New("disk full")
+	entry := entryOf(0, 2, base, plain("b"), muster.SievedSignal{UUID: "c", Raw: []byte(`{"scenario":"new/one","machine_id":"other"}`)})
+	_, auditErr := r.AddAudit(t.Context(), AuditRow{Scenario: "x"})
+	for what, err := range map[string]error{
+		"take": r.take(t.Context(), []muster.Entry{entry}, 0), "mark": r.MarkForwarded(t.Context(), []muster.SieveRef{{Position: 1}}, base),
+		"replicated": r.SetReplicated(t.Context(), []int64{firstLive}), "audit": auditErr, "import": r.Import(t.Context(), make([]muster.SieveAlert, 1)),
+	} {
+		if !errors.Is(err, ledger.broken) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got := r.list(Query{}); len(got) != 1 || got[0].ForwardedToCAPI || got[0].Replicated {
+		t.Errorf("%v", got)
+	}
+	if diff := cmp.Diff(before, r.Stats()); diff != "" {
+		t.Errorf("counted: %s", diff)
+	}
+	ledger.broken = nil
+	r.add(entry)
+	r.mark(base, muster.SieveRef{Position: 1})
+	for range 2 {
+		if got := r.uuids(Query{}); !slices.Equal(got, []string{"", "b", "a"}) {
+			t.Errorf("%v", got)
+		}
+		if got := r.list(Query{Scenario: "new/", Machine: "other"}); len(got) != 1 || r.Stats().Forwarded != 1 {
+			t.Errorf("%v", got)
+		}
+		r.restart()
+	}
+}
+
+func TestReadersBesideKeeper(t *testing.T) {
+	r := newRig(t)
+	g := newTraffic(base, time.Second)
+	stop, done := make(chan struct{}), make(chan error)
+	for reader := range 3 {
+		go func() {
+			var err error
+			for reading := true; reading && err == nil; {
+				select {
+				case <-stop:
+					reading = false
+				default:
+				}
+				switch reader {
+				case 0:
+					_, err = r.Alerts(context.Background(), Query{Scenario: "attack", Forwarded: ptr(true), Since: base.Add(time.Minute)})
+				case 1:
+					r.Stats()
+					r.Distribution(time.Time{})
+					r.DecisionStats(base)
+				case 2:
+					_, err = r.After(context.Background(), r.Last()-5, 10)
+				}
+			}
+			done <- err
+		}()
+	}
+	for range 20 {
+		e := g.entry(20)
+		r.add(e)
+		r.mark(g.at, forwardedOf(t, []muster.Entry{e})...)
+		if err := r.SetReplicated(t.Context(), []int64{r.Last()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	for range 3 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if s := r.Stats(); s.Total != 400 || s.Forwarded != s.Total-s.Filtered {
+		t.Errorf("%+v", s)
+	}
+}
+
 // memoryLog gives its entries, then waits.
 type memoryLog struct {
 	entries []muster.Entry

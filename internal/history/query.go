@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"muster"
@@ -89,24 +90,12 @@ func (s *Service) findIn(ctx context.Context, c *chunk, f *filter, addr netip.Ad
 	}
 	s.cols.mu.RLock()
 	defer s.cols.mu.RUnlock()
-	if timed {
-		times = c.withLater(times)
-	}
 	if addr.IsValid() {
 		f.among(c, about, times, first, p)
 	} else {
 		f.search(c, times, first, p)
 	}
 	return nil
-}
-
-// withLater returns the times of all rows, of which some may have come since times
-// were taken.
-func (c *chunk) withLater(times []int64) []int64 {
-	if len(times) < len(c.rows) {
-		return c.times // a chunk that still grows has them
-	}
-	return times
 }
 
 // Alert returns one alert; code muster.NotFound when there is none of that number.
@@ -196,65 +185,74 @@ func (s *Service) EachLatest(ctx context.Context, n int, yield func(muster.Sieve
 	return nil
 }
 
-// fetchAtOnce bounds how many blocks are in memory.
-const fetchAtOnce = 100
+// fetchAtOnce bounds how many alerts' blocks are in memory.
+const fetchAtOnce = 200
 
 // fetch returns the alerts of some numbers that are there, in the order given.
 func (s *Service) fetch(ctx context.Context, ids []int64) ([]muster.SieveAlert, error) {
 	alerts := make([]muster.SieveAlert, 0, len(ids))
-	for len(ids) > 0 {
-		var numbers []int64
-		seen := map[int64]bool{}
-		n := 0
-		for ; n < len(ids) && len(numbers) < fetchAtOnce; n++ {
-			if number := ids[n] >> muster.SieveBlockBits; !seen[number] {
-				seen[number] = true
-				numbers = append(numbers, number)
-			}
-		}
-		some, err := s.fetchSome(ctx, ids[:n], numbers)
+	for some := range slices.Chunk(ids, fetchAtOnce) {
+		found, err := s.fetchSome(ctx, some)
 		if err != nil {
 			return nil, fmt.Errorf("reading alerts: %w", err)
 		}
-		alerts, ids = append(alerts, some...), ids[n:]
+		alerts = append(alerts, found...)
 	}
 	return alerts, nil
 }
 
-func (s *Service) fetchSome(ctx context.Context, ids, numbers []int64) ([]muster.SieveAlert, error) {
+func (s *Service) fetchSome(ctx context.Context, ids []int64) ([]muster.SieveAlert, error) {
+	places := map[int64][]int{} // in ids, by block
+	var numbers []int64
+	for i, id := range ids {
+		number := id >> muster.SieveBlockBits
+		if places[number] == nil {
+			numbers = append(numbers, number)
+		}
+		places[number] = append(places[number], i)
+	}
 	blocks, err := s.cfg.Ledger.SieveBlocks(ctx, numbers)
 	if err != nil {
 		return nil, err
 	}
-	unpacked := make(map[int64][]stored, len(blocks))
+	alerts := make([]muster.SieveAlert, len(ids))
+	forwarded := map[markKey][]int{} // places in alerts, of those whose time is to be read
+	var plain []byte
 	for _, b := range blocks {
-		if unpacked[b.Number], err = s.packer.unpackBlock(b.Data); err != nil {
+		if plain, err = s.packer.unpack(b.Data, plain[:0]); err != nil {
 			return nil, err
 		}
-	}
-	alerts := make([]muster.SieveAlert, 0, len(ids))
-	forwarded := map[markKey][]int{} // places in alerts, of those whose time is to be read
-	for _, id := range ids {
-		block := unpacked[id>>muster.SieveBlockBits]
-		i := int(id & (blockAlerts - 1))
-		if i >= len(block) {
-			continue // pruned since it was found
+		wanted := places[b.Number]
+		block, err := decodeBlock(plain, func(i int) bool {
+			return slices.ContainsFunc(wanted, func(place int) bool { return int(ids[place]&(blockAlerts-1)) == i })
+		})
+		if err != nil {
+			return nil, err
 		}
-		a := &block[i]
-		if a.flags&flagLarge != 0 {
-			if a.raw, err = s.large(ctx, id); err != nil {
-				return nil, err
+		for _, place := range wanted {
+			id := ids[place]
+			if int(id&(blockAlerts-1)) >= len(block) {
+				continue // it cannot be: it was found
+			}
+			a := &block[id&(blockAlerts-1)]
+			if a.flags&flagLarge != 0 {
+				if a.raw, err = s.large(ctx, id); err != nil {
+					return nil, err
+				}
+			}
+			alerts[place] = alertOf(id, a)
+			s.addMarks(&alerts[place])
+			if alerts[place].ForwardedToCAPI && alerts[place].ForwardedAt == nil {
+				key := markKey{a.ref.position, a.ref.part}
+				forwarded[key] = append(forwarded[key], place)
 			}
 		}
-		alert := alertOf(id, a)
-		s.addMarks(&alert)
-		if alert.ForwardedToCAPI && alert.ForwardedAt == nil {
-			key := markKey{a.ref.position, a.ref.part}
-			forwarded[key] = append(forwarded[key], len(alerts))
-		}
-		alerts = append(alerts, alert)
 	}
-	return alerts, s.addTimes(ctx, alerts, forwarded)
+	if err := s.addTimes(ctx, alerts, forwarded); err != nil {
+		return nil, err
+	}
+	// Those whose block was pruned since they were found have no number.
+	return slices.DeleteFunc(alerts, func(a muster.SieveAlert) bool { return a.ID == 0 }), nil
 }
 
 func (s *Service) large(ctx context.Context, id int64) ([]byte, error) {
