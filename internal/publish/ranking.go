@@ -154,8 +154,8 @@ func (m *Rankings) age(now time.Time) {
 }
 
 // Rank ranks what is published for the organisations whose limited readers were
-// here lately, each at most every 15 minutes. Call it once a minute; it takes 20 ms
-// for each in a network of 50,000 sources.
+// here lately, each at most every 15 minutes. Call it once a minute. With 50,000 sources
+// it takes 0.1 s, and 5 ms for each organisation.
 func (p *Publisher) Rank() {
 	m := p.cfg.Rankings
 	if m == nil {

@@ -89,8 +89,15 @@ func (n *node) followReports(ctx context.Context) error {
 	return nil
 }
 
+// readReports reads without a rest until it knows what was reported before the
+// start, then a tenth of the time: a flood of signals is the judge's to hurry for,
+// and lists can wait.
 func (n *node) readReports(ctx context.Context) error {
-	const atOnce = 256
+	const (
+		atOnce = 256
+		rest   = 9 // times as long as it read
+		doze   = 10 * time.Millisecond
+	)
 	last, err := n.bus.Last(ctx)
 	if err != nil {
 		return err
@@ -100,6 +107,7 @@ func (n *node) readReports(ctx context.Context) error {
 		return err
 	}
 	defer reader.Close()
+	var owed time.Duration
 	for behind := true; ; {
 		if behind && reader.Position() >= last {
 			n.reports.Refresh() // as before the start
@@ -108,10 +116,19 @@ func (n *node) readReports(ctx context.Context) error {
 			}
 			behind = false
 		}
+		if owed >= doze {
+			select {
+			case <-time.After(min(owed, time.Second)):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			owed = 0
+		}
 		entries, err := reader.Next(ctx, atOnce)
 		if err != nil {
 			return err
 		}
+		begun := n.now()
 		for i := range entries {
 			// What is damaged is the judge's to complain about.
 			_ = muster.DecodeSignals(entries[i].Data, func(s *muster.Signal) {
@@ -122,6 +139,9 @@ func (n *node) readReports(ctx context.Context) error {
 					}
 				}
 			})
+		}
+		if !behind {
+			owed += rest * n.now().Sub(begun)
 		}
 	}
 }
