@@ -207,10 +207,7 @@ func translatePart(part string) (body, literal string, magic bool, err error) {
 			write(next)
 			size += nextSize
 		case r == '[':
-			class, err := readClass(part[i:])
-			if err != nil {
-				return "", "", false, fmt.Errorf("glob part %q: %w", part, err)
-			}
+			class := readClass(part[i:])
 			if class.size == 0 { // never closed: itself
 				write(r)
 				break
@@ -263,7 +260,7 @@ var posixClasses = []struct {
 const noMatch = `[^\x00-\x{10ffff}]`
 
 // readClass reads a bracket expression at the start of s.
-func readClass(s string) (globClass, error) {
+func readClass(s string) globClass {
 	var ranges, excluded []string
 	var single, from rune
 	negated, started, escaped := false, false, false
@@ -280,7 +277,7 @@ scan:
 	for i < len(s) {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r == ']' && started && !escaped {
-			return finishClass(ranges, excluded, single, negated, i+1, len(s)), nil
+			return finishClass(ranges, excluded, single, negated, i+1, len(s))
 		}
 		started = true
 		if r == '\\' && !escaped {
@@ -294,7 +291,7 @@ scan:
 					continue
 				}
 				if from != 0 {
-					return globClass{size: len(s), pattern: noMatch}, nil
+					return globClass{size: len(s), pattern: noMatch}
 				}
 				i += len(posix.name)
 				if posix.negated {
@@ -332,7 +329,7 @@ scan:
 			i += size
 		}
 	}
-	return globClass{}, nil
+	return globClass{}
 }
 
 func finishClass(ranges, excluded []string, single rune, negated bool, size, whole int) globClass {
@@ -455,6 +452,7 @@ func (p *globPart) match(s string) bool {
 		return (s == "" || s[0] != '.') && strings.HasSuffix(s, p.text) && utf8.RuneCountInString(s) == p.length
 	case partHasDot:
 		return s != "" && s[0] != '.' && strings.IndexByte(s, '.') >= 0
+	default: // a pattern
 	}
 	if p.noDot && strings.HasPrefix(s, ".") || p.noJump && (s == "." || s == "..") {
 		return false

@@ -260,6 +260,7 @@ func memberFunc(o *operand) func(x *value) bool {
 			numbers[member.number] = struct{}{}
 		case kindBool:
 			bools[index(member.bool)] = true
+		default: // equals nothing
 		}
 	}
 	return func(x *value) (ok bool) {
@@ -270,6 +271,7 @@ func memberFunc(o *operand) func(x *value) bool {
 			_, ok = numbers[x.number]
 		case kindBool:
 			ok = bools[index(x.bool)]
+		default: // equals nothing
 		}
 		return ok
 	}

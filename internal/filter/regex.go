@@ -383,65 +383,64 @@ func (t *jsRegex) escape() (out string, repeatable bool, err error) {
 			return "", true, nil
 		}
 	}
-	r, err := t.escaped(false)
-	return literal(r), true, err
+	return literal(t.escaped(false)), true, nil
 }
 
 // escaped reads an escape that stands for one character.
-func (t *jsRegex) escaped(inClass bool) (rune, error) {
+func (t *jsRegex) escaped(inClass bool) rune {
 	t.at++ // the backslash
 	c, size := utf8.DecodeRuneInString(t.text[t.at:])
 	t.at += size
 	rest := t.text[t.at:]
 	switch c {
 	case 't':
-		return '\t', nil
+		return '\t'
 	case 'n':
-		return '\n', nil
+		return '\n'
 	case 'v':
-		return '\v', nil
+		return '\v'
 	case 'f':
-		return '\f', nil
+		return '\f'
 	case 'r':
-		return '\r', nil
+		return '\r'
 	case 'c':
 		if rest != "" {
 			l := rest[0]
 			letter := l >= 'a' && l <= 'z' || l >= 'A' && l <= 'Z'
 			if letter || inClass && (l >= '0' && l <= '9' || l == '_') {
 				t.at++
-				return rune(l % 32), nil
+				return rune(l % 32)
 			}
 		}
 		t.at-- // the backslash stands for itself
-		return '\\', nil
+		return '\\'
 	case 'x':
 		if len(rest) >= 2 {
 			high, ok := hexDigit(rest[0])
 			low, okLow := hexDigit(rest[1])
 			if ok && okLow {
 				t.at += 2
-				return high<<4 | low, nil
+				return high<<4 | low
 			}
 		}
-		return 'x', nil
+		return 'x'
 	case 'u':
 		r, ok := hex4(rest)
 		if !ok {
-			return 'u', nil
+			return 'u'
 		}
 		t.at += 4
 		if !utf16.IsSurrogate(r) {
-			return r, nil
+			return r
 		}
 		if rest = t.text[t.at:]; !inClass && strings.HasPrefix(rest, `\u`) {
 			if low, ok := hex4(rest[2:]); ok && utf16.DecodeRune(r, low) != utf8.RuneError {
 				t.at += 6
-				return utf16.DecodeRune(r, low), nil
+				return utf16.DecodeRune(r, low)
 			}
 		}
 		t.cannot("half a character (a lone surrogate)")
-		return utf8.RuneError, nil
+		return utf8.RuneError
 	case '0', '1', '2', '3', '4', '5', '6', '7':
 		n := c - '0'
 		for range 2 {
@@ -450,9 +449,9 @@ func (t *jsRegex) escaped(inClass bool) (rune, error) {
 				t.at++
 			}
 		}
-		return n, nil
+		return n
 	}
-	return c, nil
+	return c
 }
 
 // class reads a bracket expression.
@@ -526,6 +525,6 @@ func (t *jsRegex) classAtom() (rune, string, error) {
 	if t.named && c == 'k' {
 		return 0, "", never(`expected no \k in a class beside named groups`)
 	}
-	r, err := t.escaped(true)
-	return r, literal(r), err
+	r = t.escaped(true)
+	return r, literal(r), nil
 }

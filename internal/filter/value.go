@@ -49,8 +49,9 @@ func (v *value) equal(to *value) bool {
 		return v.number == to.number
 	case kindString:
 		return v.text == to.text
+	default:
+		return false
 	}
-	return false
 }
 
 // empty holds for undefined, null, "" and [].
@@ -65,8 +66,9 @@ func (v *value) empty() bool {
 			return false
 		}
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // lower returns a string's lower case.
@@ -127,8 +129,9 @@ func fromNode(n *Node) (v value, ok bool) {
 		return value{kind: kindNumber, number: n.Number}, true
 	case StringNode:
 		return value{kind: kindString, text: n.Text}, true
+	default:
+		return value{}, false
 	}
-	return value{}, false
 }
 
 // String writes v as JavaScript puts it into a text.
@@ -142,8 +145,9 @@ func (v value) String() string {
 		return strconv.FormatBool(v.bool)
 	case kindNumber:
 		return number(v.number)
+	default:
+		return v.text
 	}
-	return v.text
 }
 
 // json writes v as JavaScript's JSON.stringify does.

@@ -65,8 +65,9 @@ func dump(n *filter.Node) string {
 		return fmt.Sprintf("%v@%d", n.Number, n.Line)
 	case filter.BoolNode:
 		return fmt.Sprintf("%v@%d", n.Bool, n.Line)
+	default:
+		return "null"
 	}
-	return "null"
 }
 
 func TestReadForms(t *testing.T) {
@@ -85,8 +86,10 @@ func TestReadForms(t *testing.T) {
 		{"broken", "name: a\nfilter: [\n", "", "f.yaml:2: expected YAML: sequence end token ']' not found"},
 		{"enabled", "name: a\nenabled: \"yes\"\nexpr: 'true'\n", "", `f.yaml:2: rule "a": expected enabled to be a boolean, got a text`},
 		{"filter", "name: a\nfilter: cidr\n", "", `f.yaml:2: rule "a": expected filter to be a mapping, got a text`},
-		{"unknown", "name: a\npriority: 3\nexpr: 'true'\n", "a",
-			`f.yaml:2: rule "a": priority is no field of a rule (name, enabled, description, filter, expr) and is ignored`},
+		{
+			"unknown", "name: a\npriority: 3\nexpr: 'true'\n", "a",
+			`f.yaml:2: rule "a": priority is no field of a rule (name, enabled, description, filter, expr) and is ignored`,
+		},
 		{"one bad of two", "- 5\n- {name: b, expr: 'true'}\n", "b", "f.yaml:1: expected a rule with name and filter, got a number"},
 		{"alias", "name: a\nfilter: *x\n", "", "f.yaml:2: there is no anchor &x before this"},
 	}

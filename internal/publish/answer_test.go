@@ -103,7 +103,7 @@ func TestOthersDecompress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close() //nolint:errcheck // it has been read
+		defer res.Body.Close()
 		if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, g.Identity) {
 			t.Errorf("%d bytes: %v", len(body), err)
 		}

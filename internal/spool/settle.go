@@ -58,14 +58,14 @@ func (f *Forwarder) settle(r result) {
 		f.doubt(e, now)
 		f.trouble(e, now, 0, "the upstream cannot be reached: "+clip(r.err.Error()))
 	case taken(r.answer):
-		f.took(e, r, now)
+		f.took(e, r)
 	default:
 		f.refuses(e, r, now)
 	}
 }
 
 // took notes that the upstream has what was sent.
-func (f *Forwarder) took(e *engine, r result, now time.Time) {
+func (f *Forwarder) took(e *engine, r result) {
 	f.outage, f.cause, f.banned = 0, "", false
 	e.failures, e.aside, e.doubt = 0, 0, false
 	if e.limit *= 2; e.limit >= f.cfg.Batch {

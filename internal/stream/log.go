@@ -161,8 +161,8 @@ func (b *Bus) Read(ctx context.Context, partitions []uint8, from [muster.Partiti
 		return nil, muster.Errorf(muster.Invalid, "read: position %d is beyond the log's end at %d: the log is not the one that was read before", highest, state.LastSeq)
 	}
 	if highest > 0 && highest+1 < state.FirstSeq {
-		b.log.Warn("stream: records were dropped by age before they were read: raise "+b.cfg.Section+".max_age",
-			"after", highest, "before", state.FirstSeq, "max_age", b.cfg.MaxAge)
+		b.log.Warn("records of the log were dropped by age before they were read: raise the setting",
+			"setting", b.cfg.Section+".max_age", "after", highest, "before", state.FirstSeq, "value", b.cfg.MaxAge)
 	}
 	r.position.Store(lowest)
 	r.life, r.end = context.WithCancel(b.life)
