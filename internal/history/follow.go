@@ -10,10 +10,11 @@ import (
 	"muster"
 )
 
-// What bounds one transaction, which is in memory as a whole.
+// What bounds one transaction, which is in memory as a whole, several times over:
+// about a thousand signals.
 const (
 	entriesAtOnce  = 512
-	bytesPerCommit = 4 << 20
+	bytesPerCommit = 1 << 20
 )
 
 // Run follows the log and prunes until ctx ends. After an error it goes on where

@@ -94,7 +94,7 @@ func fill(tb testing.TB, s *Service, n int, end time.Time) (stored, marked time.
 	var entries []muster.Entry
 	for done := 0; done < n; done += 50 {
 		entries = append(entries, g.entry(50))
-		if len(entries) == 80 || done+50 >= n {
+		if len(entries) == 20 || done+50 >= n {
 			began := time.Now()
 			if err := s.take(context.Background(), entries, 0); err != nil {
 				tb.Fatal(err)

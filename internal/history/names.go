@@ -1,6 +1,7 @@
 package history
 
 import (
+	"hash/maphash"
 	"strings"
 
 	"muster"
@@ -10,13 +11,16 @@ import (
 type names struct {
 	texts     []muster.SieveName // by ID
 	ids       [muster.SieveNameKinds]map[string]uint32
-	combos    []muster.SieveCombo // by ID
-	comboIDs  map[[3]uint32]uint32
+	combos    []combo           // by ID
+	comboIDs  []uint32          // hash table of the places in combos, plus 1; a power of two long
 	countries map[string]string // names by code
 
 	newNames  []muster.SieveName // which are not stored yet
 	newCombos []muster.SieveCombo
 }
+
+// combo is a muster.SieveCombo without its ID: there may be a million.
+type combo struct{ scenario, country, machine uint32 }
 
 // maxNames bounds how many texts of a kind are told apart: engines choose
 // scenarios freely. Those beyond are searched and counted as otherName, though
@@ -28,7 +32,7 @@ const (
 )
 
 func newNames() *names {
-	n := &names{comboIDs: map[[3]uint32]uint32{}, countries: map[string]string{}}
+	n := &names{countries: map[string]string{}}
 	for kind := range n.ids {
 		n.ids[kind] = map[string]uint32{}
 	}
@@ -44,8 +48,7 @@ func (n *names) load(texts []muster.SieveName, combos []muster.SieveCombo) {
 	}
 	for _, c := range combos {
 		if int(c.ID) == len(n.combos) {
-			n.combos = append(n.combos, c)
-			n.comboIDs[[3]uint32{c.Scenario, c.Country, c.Machine}] = c.ID
+			n.keepCombo(combo{c.Scenario, c.Country, c.Machine})
 		}
 	}
 }
@@ -95,17 +98,40 @@ func clipText(s string) string {
 	return s
 }
 
-func (n *names) combo(scenario, country, machine string) muster.SieveCombo {
-	key := [3]uint32{n.id(muster.SieveScenario, scenario), n.id(muster.SieveCountry, country), n.id(muster.SieveMachine, machine)}
-	id, ok := n.comboIDs[key]
-	if !ok {
-		id = uint32(len(n.combos))
-		c := muster.SieveCombo{ID: id, Scenario: key[0], Country: key[1], Machine: key[2]}
-		n.combos = append(n.combos, c)
-		n.comboIDs[key] = id
-		n.newCombos = append(n.newCombos, c)
+// combo returns the number of a combination, which is given one when it is new.
+func (n *names) combo(scenario, country, machine string) uint32 {
+	c := combo{n.id(muster.SieveScenario, scenario), n.id(muster.SieveCountry, country), n.id(muster.SieveMachine, machine)}
+	if len(n.comboIDs) > 0 {
+		if id := n.comboIDs[n.place(c)]; id != 0 {
+			return id - 1
+		}
 	}
-	return n.combos[id]
+	id := n.keepCombo(c)
+	n.newCombos = append(n.newCombos, muster.SieveCombo{ID: id, Scenario: c.scenario, Country: c.country, Machine: c.machine})
+	return id
+}
+
+func (n *names) keepCombo(c combo) uint32 {
+	n.combos = append(n.combos, c)
+	if 3*len(n.combos) > 2*len(n.comboIDs) {
+		n.comboIDs = make([]uint32, max(64, 2*len(n.comboIDs)))
+		for i, c := range n.combos {
+			n.comboIDs[n.place(c)] = uint32(i) + 1
+		}
+	} else {
+		n.comboIDs[n.place(c)] = uint32(len(n.combos))
+	}
+	return uint32(len(n.combos)) - 1
+}
+
+// place returns where in comboIDs a combination stands, or would.
+func (n *names) place(c combo) int {
+	mask := len(n.comboIDs) - 1
+	i := int(maphash.Comparable(placeSeed, c)) & mask
+	for n.comboIDs[i] != 0 && n.combos[n.comboIDs[i]-1] != c {
+		i = (i + 1) & mask
+	}
+	return i
 }
 
 // matching returns, by number, the combinations that have a scenario with a text
@@ -126,7 +152,7 @@ func (n *names) matching(scenario, country, machine string) []bool {
 		return wanted
 	}
 	for i, c := range n.combos {
-		wanted[i] = scenarios[c.Scenario] && (country == "" || c.Country == countryID) && (machine == "" || c.Machine == machineID)
+		wanted[i] = scenarios[c.scenario] && (country == "" || c.country == countryID) && (machine == "" || c.machine == machineID)
 	}
 	return wanted
 }

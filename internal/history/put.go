@@ -160,7 +160,7 @@ func (s *Service) intern(alerts []arrival) {
 	defer s.cols.mu.Unlock()
 	for i := range alerts {
 		a := &alerts[i]
-		a.combo = s.names.combo(a.scenario, a.country, a.machine).ID
+		a.combo = s.names.combo(a.scenario, a.country, a.machine)
 		if a.geo.CountryName != "" && s.names.countries[a.geo.CountryCode] != a.geo.CountryName {
 			s.names.id(muster.SieveCountryName, a.geo.CountryCode+" "+a.geo.CountryName)
 		}
@@ -208,8 +208,8 @@ func (s *Service) count(alerts []arrival) map[int64]*tally {
 		hour := int(((hourOf(a.received) % 24) + 24) % 24)
 		c := s.names.combos[a.combo]
 		t.hours[0][hour]++
-		t.counts[alertsOfScenario|countKey(c.Scenario)]++
-		t.counts[alertsOfCountry|countKey(c.Country)]++
+		t.counts[alertsOfScenario|countKey(c.scenario)]++
+		t.counts[alertsOfCountry|countKey(c.country)]++
 		if a.flags&flagFiltered != 0 {
 			t.filtered++
 		}
@@ -219,7 +219,7 @@ func (s *Service) count(alerts []arrival) map[int64]*tally {
 		t.decisions += uint64(len(a.decisions))
 		t.hours[1][hour] += uint64(len(a.decisions))
 		if len(a.decisions) > 0 {
-			t.counts[decisionsOfCountry|countKey(c.Country)] += uint64(len(a.decisions))
+			t.counts[decisionsOfCountry|countKey(c.country)] += uint64(len(a.decisions))
 		}
 		for _, d := range a.decisions {
 			if d.category >= 0 {
