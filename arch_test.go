@@ -20,7 +20,7 @@ import (
 var (
 	pure       = []string{"internal/wire", "internal/policy", "internal/crowd", "internal/ratelimit", "internal/misuse", "internal/tailor", "internal/firewall", "internal/cti", "internal/filter"}
 	adapters   = []string{"internal/store", "internal/stream", "internal/enrich"}
-	services   = []string{"internal/enroll", "internal/ingest", "internal/publish", "internal/orders", "internal/abuse", "internal/jury", "internal/namecheck", "internal/allow", "internal/catalog", "internal/reputation", "internal/spool"}
+	services   = []string{"internal/enroll", "internal/ingest", "internal/publish", "internal/orders", "internal/abuse", "internal/jury", "internal/namecheck", "internal/allow", "internal/catalog", "internal/reputation", "internal/history", "internal/spool"}
 	transports = []string{"internal/edge", "internal/console", "internal/reach", "internal/hub", "internal/sieve", "internal/guard"}
 	top        = []string{"internal/roles", "cmd"}
 )

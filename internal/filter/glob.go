@@ -125,10 +125,7 @@ func compilePart(part string, fold bool) (globPart, error) {
 	if err := refuseExtended(part); err != nil {
 		return globPart{}, err
 	}
-	body, literal, magic, err := translatePart(part)
-	if err != nil {
-		return globPart{}, err
-	}
+	body, literal, magic := translatePart(part)
 	if !magic && !fold {
 		return globPart{kind: partLiteral, text: literal}, nil
 	}
@@ -154,6 +151,7 @@ func compilePart(part string, fold bool) (globPart, error) {
 	if fold {
 		flags = "(?si)"
 	}
+	var err error
 	if compiled.pattern, err = regexp.Compile(flags + `\A(?:` + body + `)\z`); err != nil {
 		return globPart{}, fmt.Errorf("glob part %q: %w", part, err)
 	}
@@ -180,7 +178,7 @@ func refuseExtended(part string) error {
 
 // translatePart writes a part as a regular expression. literal is what it
 // stands for when there is no magic in it.
-func translatePart(part string) (body, literal string, magic bool, err error) {
+func translatePart(part string) (body, literal string, magic bool) {
 	var b, plain strings.Builder
 	write := func(r rune) {
 		b.WriteString(regexp.QuoteMeta(string(r)))
@@ -224,7 +222,7 @@ func translatePart(part string) (body, literal string, magic bool, err error) {
 		}
 		i += size
 	}
-	return b.String(), plain.String(), magic, nil
+	return b.String(), plain.String(), magic
 }
 
 // globClass is what readClass found.

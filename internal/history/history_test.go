@@ -334,8 +334,12 @@ func TestChunks(t *testing.T) {
 		t.Fatal(err)
 	}
 	queries := []Query{
-		{Limit: 1000}, {Offset: 139_000, Limit: 1000}, {Forwarded: ptr(true)}, {Scenario: "attack-007", Country: "AB", Limit: 1000},
-		{Since: g.at.Add(-30 * 24 * time.Hour), Until: g.at.Add(-29 * 24 * time.Hour), Offset: 100}, {Addr: netip.MustParseAddr(*r.list(Query{Offset: 100_000, Limit: 1})[0].SourceIP)},
+		{Limit: 1000},
+		{Offset: 139_000, Limit: 1000},
+		{Forwarded: ptr(true)},
+		{Scenario: "attack-007", Country: "AB", Limit: 1000},
+		{Since: g.at.Add(-30 * 24 * time.Hour), Until: g.at.Add(-29 * 24 * time.Hour), Offset: 100},
+		{Addr: netip.MustParseAddr(*r.list(Query{Offset: 100_000, Limit: 1})[0].SourceIP)},
 	}
 	var before [][]muster.SieveAlert
 	for _, q := range queries {
@@ -384,7 +388,6 @@ func TestChunks(t *testing.T) {
 			t.Errorf("%+v", after)
 		}
 		week := r.Distribution(g.at.Add(-7 * 24 * time.Hour))
-		week.ByScenario, month.ByScenario, week.To, month.To = nil, nil, time.Time{}, time.Time{}
 		if week.Total-1 != month.Total {
 			t.Errorf("%d in a week, want %d", week.Total-1, month.Total)
 		}
