@@ -65,7 +65,7 @@ func TestExplainAndTrustCommands(t *testing.T) {
 		{
 			"muster admin behaviour list --search ssh",
 			`{"behaviours":[{"scenario":"a/ssh-bf","confidence":3,"spoofable":0,"twitchiness":2.5,"keeps":0.8}],"next":""}`, "GET /behaviours?limit=1000&search=ssh", "",
-			"SCENARIO CONFIDENCE SPOOFABLE TWITCHINESS KEEPS a/ssh-bf 3 of 3 0 of 3 2.5 80 %",
+			"SCENARIO CONFIDENCE SPOOFABLE TWITCHINESS KEEPS BROKEN a/ssh-bf 3 of 3 0 of 3 2.5 80 % no",
 		},
 	} {
 		a := &asked{answer: c.answer}
