@@ -44,9 +44,9 @@ web-test:
 endif
 
 .PHONY: test
-test: ## run the tests with the race detector, and without it the one that is too slow for it
+test: ## run the tests with the race detector, and without it those that are too slow for it
 	go test -race $(PACKAGES)
-	go test -run '^TestRealData$$' ./internal/replay
+	go test -run '^(TestRealData|TestRankedPullsHoldMoreOfTheNextDay|TestMillionAddresses|TestMillionRemembered)$$' ./internal/replay ./internal/publish
 
 .PHONY: e2e
 e2e: peers ## run real engines against Muster
